@@ -1,0 +1,28 @@
+//! The wire contract of Sotto: ids, times, REST bodies, WebSocket frames, error codes and limits.
+//!
+//! This package does no I/O and knows no database and no actor. The server, the client library and
+//! every tool speak through it, so that both ends of a connection are compiled from one definition.
+
+pub mod auth;
+pub mod binary;
+pub mod close;
+pub mod conversation;
+pub mod event;
+pub mod frame;
+pub mod id;
+pub mod json;
+pub mod keys;
+pub mod limits;
+pub mod message;
+pub mod problem;
+pub mod sync;
+pub mod text;
+pub mod timestamp;
+
+pub use binary::Binary;
+pub use id::{ConversationId, DeviceId, MessageId, SessionId, UserId, VerificationId};
+pub use problem::{ErrorCode, FieldError, Problem};
+pub use timestamp::Timestamp;
+
+/// A message's number within its conversation: 1, 2, 3 … without gaps. 0 stands for "nothing yet".
+pub type Seq = i64;
