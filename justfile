@@ -1,0 +1,38 @@
+# What one does often, each in one word. `just` lists them.
+
+_list:
+    @just --list
+
+# every test on both databases; arguments go to cargo test
+test *ARGS:
+    ./scripts/test {{ARGS}}
+
+# all tests N times over, ending at the first failure: what is right once must be right always
+campaign N="10":
+    for round in $(seq {{N}}); do echo "round $round of {{N}}"; ./scripts/test || exit 1; done
+
+# format, clippy, licences, tests: what must be green before a commit
+ci:
+    ./.ci/run
+
+# format and clippy alone
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# write what is made from the code
+docs:
+    cargo run --quiet -- config reference > target/configuration.md
+    mv target/configuration.md docs/configuration.md
+
+# benches and load scenarios
+bench *ARGS:
+    cargo bench --locked {{ARGS}}
+
+# the whole thing at work on this machine
+demo *ARGS:
+    cargo run --release -- demo {{ARGS}}
+
+# a server with its data in ./data
+run *ARGS:
+    cargo run -- serve {{ARGS}}

@@ -1,0 +1,114 @@
+//! What makes a configuration as a whole right or wrong, after each value was right by itself.
+
+use super::{Config, error::Problem, sms::Sender, url::Url};
+
+const HOW_TO_GO_ON: &str = "use a real sender or setting, or listen on 127.0.0.1, or set dev.insecure = true if nobody else can reach this server";
+
+/// Every rule in turn; none stops the others, so that one start tells everything.
+pub(super) fn check(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    store(config, &mut problems);
+    cluster(config, &mut problems);
+    sms(config, &mut problems);
+    only_for_development(config, &mut problems);
+    listeners(config, &mut problems);
+    log(config, &mut problems);
+    problems
+}
+
+fn store(config: &Config, problems: &mut Vec<Problem>) {
+    let Some(url) = &config.store.url else { return };
+    match url.scheme() {
+        Some("sqlite") => {
+            let path = url.expose().trim_start_matches("sqlite:").trim_start_matches("//");
+            if path.is_empty() || path.starts_with(":memory:") {
+                let text = "store.url must name a file: in memory each connection would have a database of its own";
+                problems.push(Problem::new(text).hint("write sqlite:data/sotto.db"));
+            }
+        }
+        Some("postgres" | "postgresql") if url.expose().contains("://") => {}
+        Some("postgres" | "postgresql") => {
+            problems.push(Problem::new("store.url lacks `//`").hint("write postgres://USER:PASSWORD@HOST/NAME"));
+        }
+        Some("mysql" | "mariadb" | "mssql" | "mongodb") => {
+            let text = format!("store.url names a database that Sotto does not speak: {url}");
+            problems.push(Problem::new(text).hint("PostgreSQL (postgres://…) and SQLite (sqlite:…) work"));
+        }
+        _ => {
+            let text = "store.url must begin with `sqlite:` or `postgres://`";
+            problems.push(Problem::new(text).hint("for a file write sqlite:PATH, as sqlite:data/sotto.db"));
+        }
+    }
+}
+
+fn cluster(config: &Config, problems: &mut Vec<Problem>) {
+    if config.cluster.redis_url.is_some() {
+        let text = "cluster.redis_url is set, but clustering is not in this version yet";
+        problems.push(Problem::new(text).hint("leave it out: registry and bus then live in the one process"));
+    }
+    if let Some(name) = &config.cluster.node_id {
+        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        if !plain || name.len() > 64 {
+            problems.push(Problem::new("cluster.node_id takes letters, digits, `-`, `_` and `.`, at most 64"));
+        }
+    }
+}
+
+fn sms(config: &Config, problems: &mut Vec<Problem>) {
+    let twilio = &config.sms.twilio;
+    if config.sms.sender == Sender::Twilio {
+        let missing: Vec<&str> = [
+            ("sms.twilio.account_sid", twilio.account_sid.is_none()),
+            ("sms.twilio.auth_token", twilio.auth_token.is_none()),
+            ("sms.twilio.from", twilio.from.is_none()),
+        ]
+        .into_iter()
+        .filter_map(|(key, is_missing)| is_missing.then_some(key))
+        .collect();
+        if !missing.is_empty() {
+            let text = format!("sms.sender is twilio, which also needs {}", missing.join(", "));
+            let hint = "the token best comes from a file, by SOTTO_SMS__TWILIO__AUTH_TOKEN_FILE";
+            problems.push(Problem::new(text).hint(hint));
+        }
+    }
+    let is_web = |url: &Url| url.expose().starts_with("https://") || url.expose().starts_with("http://");
+    if !is_web(&twilio.base_url) {
+        problems.push(Problem::new("sms.twilio.base_url must begin with https:// (or http://, for a test)"));
+    }
+}
+
+fn only_for_development(config: &Config, problems: &mut Vec<Problem>) {
+    if config.allows_development() {
+        return;
+    }
+    let mut refuse = |what: &str| {
+        let text = format!("{what} while others can reach http.listen = {}", config.http.listen);
+        problems.push(Problem::new(text).hint(HOW_TO_GO_ON));
+    };
+    match config.sms.sender {
+        Sender::Log => refuse("sms.sender = \"log\" would write sign-in codes to the log"),
+        Sender::Outbox => refuse("sms.sender = \"outbox\" would write sign-in codes to a file"),
+        Sender::Twilio => {}
+    }
+    if !config.limits.enabled {
+        refuse("limits.enabled = false would let anybody try without end");
+    }
+    if config.dev.echo {
+        refuse("dev.echo would answer anybody");
+    }
+}
+
+fn listeners(config: &Config, problems: &mut Vec<Problem>) {
+    let listen = config.http.listen;
+    if listen.port() != 0 && config.http.admin_listen == Some(listen) {
+        let text = format!("http.listen and http.admin_listen are both {listen}");
+        problems.push(Problem::new(text).hint("give the operator's pages a port of their own, as 127.0.0.1:9090"));
+    }
+}
+
+fn log(config: &Config, problems: &mut Vec<Problem>) {
+    if let Err(error) = crate::telemetry::filter(&config.log.level) {
+        let text = format!("log.level is not a level or filter: {error}");
+        problems.push(Problem::new(text).hint("use error, warn, info, debug or trace, or info,sotto_actors=debug"));
+    }
+}

@@ -1,0 +1,62 @@
+//! The listeners: addresses, threads and how many sockets one node takes.
+
+use std::{net::SocketAddr, num::NonZeroUsize, thread};
+
+use super::{
+    network::{Network, Origin},
+    section::section,
+    value::Seconds,
+};
+
+section! {
+    /// Where the server listens, whom it believes, and how many it serves.
+    pub struct Http in "http" {
+        /// Address for REST and WebSocket. Port 0 picks a free one; the line `listening on …` on standard output tells it.
+        /// `SOTTO_HTTP__LISTEN`
+        pub listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080));
+        /// Address for `/metrics`, `/docs` and `/readyz?verbose`. Unset: they are on the main listener, but only if that is loopback.
+        /// `SOTTO_HTTP__ADMIN_LISTEN`
+        pub admin_listen: Option<SocketAddr> = None;
+        /// Web origins that may call from a browser. Empty: no CORS headers, and an upgrade that carries an `Origin` is refused.
+        /// `SOTTO_HTTP__ALLOWED_ORIGINS`
+        pub allowed_origins: Vec<Origin> = Vec::new();
+        /// Proxies whose `X-Forwarded-For` is believed. Empty: the header is not read.
+        /// `SOTTO_HTTP__TRUSTED_PROXIES`
+        pub trusted_proxies: Vec<Network> = Vec::new();
+        /// Threads that serve requests and sockets.
+        /// `SOTTO_HTTP__WORKERS`
+        pub workers: Option<usize> = None, unset means "number of cores", within 1..=512;
+        /// Sockets that this node takes; above that an upgrade is answered 503 with `Retry-After`. Each needs an open file.
+        /// `SOTTO_HTTP__MAX_SOCKETS`
+        pub max_sockets: usize = 50_000, within 1..=1_000_000;
+        /// Sockets from one address. Above that: close code 4510.
+        /// `SOTTO_HTTP__MAX_SOCKETS_PER_ADDRESS`
+        pub max_sockets_per_address: usize = 1_000, within 1..=1_000_000;
+        /// Sockets of one user, over all of the user's devices. Above that: close code 4510.
+        /// `SOTTO_HTTP__MAX_SOCKETS_PER_USER`
+        pub max_sockets_per_user: usize = 20, within 1..=1_000;
+        /// How long a request's head and body may take to arrive.
+        /// `SOTTO_HTTP__REQUEST_TIMEOUT`
+        pub request_timeout: Seconds = Seconds(10), within 1..=600;
+    }
+}
+
+impl Http {
+    /// How many worker threads to start.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        self.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZeroUsize::get))
+    }
+
+    /// Whether only this machine can reach the main listener.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.listen.ip().to_canonical().is_loopback()
+    }
+
+    /// Whether the operator's pages may be served on the main listener.
+    #[must_use]
+    pub fn serves_admin_here(&self) -> bool {
+        self.admin_listen.is_none() && self.is_loopback()
+    }
+}

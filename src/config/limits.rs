@@ -1,0 +1,54 @@
+//! How much one user, address or number may do in a span of time.
+
+use super::{section::section, value::Seconds};
+
+section! {
+    /// Rate limits. What goes beyond is answered 429 `rate_limited` with `Retry-After`.
+    pub struct Limits in "limits" {
+        /// `false` switches all of them off but the tries of a code, for load tests; works only on loopback or with `dev.insecure`.
+        /// `SOTTO_LIMITS__ENABLED`
+        pub enabled: bool = true;
+        /// Messages a user may send a minute.
+        /// `SOTTO_LIMITS__MESSAGES_PER_MINUTE`
+        pub messages_per_minute: u32 = 20, within 1..=1_000_000;
+        /// Requests a user may make a minute.
+        /// `SOTTO_LIMITS__REQUESTS_PER_MINUTE`
+        pub requests_per_minute: u32 = 100, within 1..=1_000_000;
+        /// Conversations a user may begin an hour.
+        /// `SOTTO_LIMITS__CONVERSATIONS_PER_HOUR`
+        pub conversations_per_hour: u32 = 20, within 1..=1_000_000;
+        /// Failed sign-ins per account and per address within `limits.failed_sign_in_window`.
+        /// `SOTTO_LIMITS__FAILED_SIGN_INS`
+        pub failed_sign_ins: u32 = 5, within 1..=1_000_000;
+        /// The span in which failed sign-ins are counted.
+        /// `SOTTO_LIMITS__FAILED_SIGN_IN_WINDOW`
+        pub failed_sign_in_window: Seconds = Seconds(900), within 1..=86_400;
+        /// Codes sent to one number an hour.
+        /// `SOTTO_LIMITS__CODES_PER_NUMBER_PER_HOUR`
+        pub codes_per_number_per_hour: u32 = 3, within 1..=1_000_000;
+        /// Codes sent to one number a day.
+        /// `SOTTO_LIMITS__CODES_PER_NUMBER_PER_DAY`
+        pub codes_per_number_per_day: u32 = 10, within 1..=1_000_000;
+        /// Codes asked for from one network (IPv4 /24, IPv6 /48) an hour.
+        /// `SOTTO_LIMITS__CODES_PER_ADDRESS_PER_HOUR`
+        pub codes_per_address_per_hour: u32 = 20, within 1..=1_000_000;
+        /// Codes this node sends an hour to all numbers together: the bound on what text messages can cost.
+        /// `SOTTO_LIMITS__CODES_PER_NODE_PER_HOUR`
+        pub codes_per_node_per_hour: u32 = 1_000, within 1..=1_000_000;
+        /// Wrong codes for one number a day, over all of its verifications.
+        /// `SOTTO_LIMITS__WRONG_CODES_PER_NUMBER_PER_DAY`
+        pub wrong_codes_per_number_per_day: u32 = 15, within 1..=1_000_000;
+        /// One-time keys that one user may claim of another at once; above that the last resort is given.
+        /// `SOTTO_LIMITS__KEY_CLAIMS`
+        pub key_claims: u32 = 6, within 1..=1_000_000;
+        /// The span after which one more claim is free.
+        /// `SOTTO_LIMITS__KEY_CLAIM_INTERVAL`
+        pub key_claim_interval: Seconds = Seconds(600), within 1..=86_400;
+        /// Numbers an account may look up in its first day.
+        /// `SOTTO_LIMITS__LOOKUPS_FIRST_DAY`
+        pub lookups_first_day: u32 = 1_000, within 1..=1_000_000;
+        /// Numbers an account may look up each day after its first.
+        /// `SOTTO_LIMITS__LOOKUPS_PER_DAY`
+        pub lookups_per_day: u32 = 200, within 1..=1_000_000;
+    }
+}

@@ -1,0 +1,18 @@
+//! The database and its connections.
+
+use super::{section::section, url::Url};
+
+section! {
+    /// The database: SQLite for one node, PostgreSQL otherwise.
+    pub struct Store in "store" {
+        /// `sqlite:PATH` or `postgres://USER:PASSWORD@HOST/NAME`. Unset: `sotto.db` in `data.dir`. Migrations run at start; a newer schema than the program's is refused.
+        /// `SOTTO_STORE__URL`
+        pub url: Option<Url> = None, unset means "sqlite:data/sotto.db";
+        /// Connections for everything but the journal.
+        /// `SOTTO_STORE__READ_CONNECTIONS`
+        pub read_connections: u32 = 8, within 1..=256;
+        /// Connections that append messages, each with its own batch. SQLite has one writer and uses one, whatever stands here.
+        /// `SOTTO_STORE__JOURNAL_CONNECTIONS`
+        pub journal_connections: u32 = 2, within 1..=64;
+    }
+}

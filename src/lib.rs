@@ -1,0 +1,8 @@
+//! Sotto, the node: HTTP and WebSocket, command line, configuration, start and stop.
+//!
+//! The server is a library, so that tests start as many nodes in one process as they like.
+
+pub mod cli;
+pub mod config;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,19 @@
+//! The program `sotto`: reads the command line, does what it says, and tells how it ended.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sotto::cli::{self, Cli, Command};
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(serve) => serve.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::Migrate(migrate) => migrate.run(),
+        Command::Config(config) => config.run(),
+        Command::User(user) => user.run(),
+        Command::Health(health) => health.run(),
+        Command::Openapi(openapi) => openapi.run(),
+    };
+    cli::report(&outcome)
+}

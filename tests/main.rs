@@ -1,0 +1,16 @@
+//! Every test that is not beside its code, in one program: it links once, and `tidy` sees that no file was forgotten.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test may fail, and says so"
+)]
+
+mod config;
+mod tidy;
