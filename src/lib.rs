@@ -5,5 +5,6 @@
 pub mod cli;
 pub mod config;
 pub mod identity;
+pub mod listener;
 pub mod shutdown;
 pub mod telemetry;

@@ -1,0 +1,4 @@
+//! stub
+pub mod echo;
+pub mod socket;
+pub mod socket_driver;

@@ -1,0 +1,671 @@
+//! Where connections come in: plain HTTP goes to the actix-web application, WebSocket upgrades hand their stream over.
+//!
+//! actix-web's own server would keep two buffers of 8 KiB for as long as a WebSocket lives. The HTTP service below it
+//! can give the stream away instead, so this file puts the two together. What follows from that: middleware does not
+//! see upgrades, therefore request ids, handshake checks and refusals of upgrades are made here; and the server no
+//! longer counts a connection once it is given away, so limits and draining of sockets belong to their owners.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use actix_codec::Framed;
+use actix_http::body::MessageBody;
+use actix_http::header::{self, HeaderMap, HeaderName, HeaderValue, HttpDate};
+use actix_http::{
+    HttpMessage as _, HttpService, KeepAlive, Method, Request, Response, StatusCode, Uri, Version, h1, ws,
+};
+use actix_server::{Server, ServerHandle};
+use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt as _, fn_service, map_config};
+use actix_web::dev::AppConfig;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bytes::BytesMut;
+use futures::future::LocalBoxFuture;
+use sotto_protocol::{ErrorCode, Problem};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// An answer to an upgrade must be written within this time.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After a refusal, what the peer still sends is read for this long at most, so that no reset swallows the answer.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// … and up to this many bytes.
+const LINGER_BYTES: u64 = 1024 * 1024;
+
+/// How long a connection may take to close after its last answer.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The most worker threads that actix-server takes.
+const MAX_WORKERS: usize = 512;
+
+/// Length of the nonce in `Sec-WebSocket-Key`, in bytes.
+const KEY_BYTES: usize = 16;
+
+/// How the listener works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Threads that serve connections, 1 to 512; values outside are brought inside.
+    pub workers: usize,
+    /// How long an idle HTTP connection stays open.
+    pub keep_alive: Duration,
+    /// How long the head of a connection's first request may take.
+    pub head_timeout: Duration,
+    /// How long a graceful stop waits for running requests, in whole seconds.
+    pub stop_timeout: Duration,
+}
+
+impl Default for ListenerSettings {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            keep_alive: Duration::from_secs(75),
+            head_timeout: Duration::from_secs(10),
+            stop_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+type UpgradeHandler = Arc<dyn Fn(UpgradeRequest) -> LocalBoxFuture<'static, ()> + Send + Sync>;
+
+/// Which paths upgrade to a WebSocket, and who takes their streams. Any other upgrade to a WebSocket is answered with
+/// 404; upgrades to other protocols are ignored, and the request is served as if it had not asked (RFC 9110, 7.8).
+#[derive(Clone, Default)]
+pub struct Upgrades {
+    routes: Vec<(&'static str, UpgradeHandler)>,
+}
+
+impl fmt::Debug for Upgrades {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.routes.iter().map(|(path, _)| path)).finish()
+    }
+}
+
+impl Upgrades {
+    /// No path upgrades.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Gives upgrades of exactly this path to `handler`. It runs on the worker thread that accepted the connection,
+    /// and an actor that it starts lives on that thread. It sees only requests whose handshake is in order, and
+    /// should end with [`accept`](UpgradeRequest::accept) or [`reject`](UpgradeRequest::reject); a request that it
+    /// drops is answered by closing the connection.
+    #[must_use]
+    pub fn route<H, F>(mut self, path: &'static str, handler: H) -> Self
+    where
+        H: Fn(UpgradeRequest) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        self.routes.push((path, Arc::new(move |request| Box::pin(handler(request)))));
+        self
+    }
+
+    async fn dispatch(self: Arc<Self>, request: Request, framed: Framed<TcpStream, h1::Codec>) {
+        let upgrade = UpgradeRequest::new(request, framed);
+        let path = upgrade.uri().path();
+        let Some((_, handler)) = self.routes.iter().find(|(route, _)| *route == path) else {
+            return upgrade.reject_with(Problem::not_found(), &[]).await;
+        };
+        if let Err(flaw) = check_handshake(&upgrade.request) {
+            return upgrade.reject_with(flaw.problem(), flaw.headers()).await;
+        }
+        handler(upgrade).await;
+    }
+}
+
+/// What is wrong with a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flaw {
+    Method,
+    HttpVersion,
+    Connection,
+    Upgrade,
+    Version,
+    Key,
+}
+
+impl Flaw {
+    fn problem(self) -> Problem {
+        let (code, status, detail) = match self {
+            Self::Method => (ErrorCode::MethodNotAllowed, 405, "a WebSocket begins with GET"),
+            Self::HttpVersion => (ErrorCode::InvalidFrame, 400, "a WebSocket begins with HTTP/1.1"),
+            Self::Connection => (ErrorCode::InvalidFrame, 400, "the header Connection must name Upgrade"),
+            Self::Upgrade => (ErrorCode::InvalidFrame, 400, "the header Upgrade must name websocket"),
+            Self::Version => {
+                (ErrorCode::UnsupportedVersion, 426, "version 13 of the WebSocket protocol is spoken here")
+            }
+            Self::Key => (ErrorCode::InvalidFrame, 400, "Sec-WebSocket-Key must be 16 bytes in base64, once"),
+        };
+        let mut problem = Problem::new(code, detail);
+        problem.status = status;
+        problem
+    }
+
+    fn headers(self) -> &'static [(HeaderName, HeaderValue)] {
+        static ALLOW: [(HeaderName, HeaderValue); 1] = [(header::ALLOW, HeaderValue::from_static("GET"))];
+        static VERSION: [(HeaderName, HeaderValue); 2] = [
+            (header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
+            (header::UPGRADE, HeaderValue::from_static("websocket")),
+        ];
+        match self {
+            Self::Method => &ALLOW,
+            Self::Version => &VERSION,
+            Self::HttpVersion | Self::Connection | Self::Upgrade | Self::Key => &[],
+        }
+    }
+}
+
+/// Checks a client's handshake (RFC 6455, 4.2.1). The only place that does.
+fn check_handshake(request: &Request) -> Result<(), Flaw> {
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        return Err(Flaw::Method);
+    }
+    if request.head().version < Version::HTTP_11 {
+        return Err(Flaw::HttpVersion);
+    }
+    if !names(headers, &header::CONNECTION, "upgrade") {
+        return Err(Flaw::Connection);
+    }
+    if !names(headers, &header::UPGRADE, "websocket") {
+        return Err(Flaw::Upgrade);
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(Flaw::Version);
+    }
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY);
+    match (keys.next(), keys.next()) {
+        (Some(key), None) if is_nonce(key) => Ok(()),
+        _ => Err(Flaw::Key),
+    }
+}
+
+fn is_nonce(key: &HeaderValue) -> bool {
+    BASE64_STANDARD.decode(key.as_bytes()).is_ok_and(|nonce| nonce.len() == KEY_BYTES)
+}
+
+/// Does a header that lists tokens name this one, in whatever case?
+fn names(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+/// A request to upgrade to a WebSocket, and the connection that it came on.
+#[derive(Debug)]
+pub struct UpgradeRequest {
+    request: Request,
+    stream: TcpStream,
+    /// Bytes that came behind the request's head.
+    unread: BytesMut,
+    /// Answers to earlier requests of the connection that are not written yet.
+    unsent: BytesMut,
+    request_id: String,
+}
+
+impl UpgradeRequest {
+    fn new(request: Request, framed: Framed<TcpStream, h1::Codec>) -> Self {
+        let parts = framed.into_parts();
+        Self {
+            request,
+            stream: parts.io,
+            unread: parts.read_buf,
+            unsent: parts.write_buf,
+            request_id: Uuid::now_v7().to_string(),
+        }
+    }
+
+    /// The method; GET in handlers.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        self.request.method()
+    }
+
+    /// The target.
+    #[must_use]
+    pub fn uri(&self) -> &Uri {
+        self.request.uri()
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        self.request.headers()
+    }
+
+    /// A header's first value, if it is readable text.
+    #[must_use]
+    pub fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The address at the other end of the connection; a proxy's if there is one.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.request.peer_addr()
+    }
+
+    /// The id that the answer carries as `x-request-id`, for logs and problems.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// Does the client offer this subprotocol? Names are compared exactly.
+    #[must_use]
+    pub fn offers(&self, subprotocol: &str) -> bool {
+        self.headers()
+            .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|item| item.trim() == subprotocol)
+    }
+
+    /// Answers 101 (RFC 6455, 4.2.2) and gives the stream away, with the bytes that were read from it already: they
+    /// may hold the client's first frames. `subprotocol` must be one that the client [offers](Self::offers).
+    ///
+    /// # Errors
+    /// The peer is gone or did not take the answer within five seconds, or the subprotocol is no header value.
+    pub async fn accept(
+        mut self,
+        subprotocol: Option<&str>,
+        headers: &[(HeaderName, HeaderValue)],
+    ) -> io::Result<(TcpStream, BytesMut)> {
+        let key = self.headers().get(header::SEC_WEBSOCKET_KEY).ok_or(io::ErrorKind::InvalidData)?;
+        let accept = ws::hash_key(key.as_bytes());
+        let mut answer = self.begin_answer(StatusCode::SWITCHING_PROTOCOLS);
+        put(&mut answer, "upgrade", b"websocket");
+        put(&mut answer, "connection", b"Upgrade");
+        put(&mut answer, "sec-websocket-accept", &accept);
+        if let Some(subprotocol) = subprotocol {
+            let value = HeaderValue::from_str(subprotocol).map_err(io::Error::other)?;
+            put(&mut answer, "sec-websocket-protocol", value.as_bytes());
+        }
+        end_head(&mut answer, headers);
+        self.write(&answer).await?;
+        Ok((self.stream, self.unread))
+    }
+
+    /// Answers with a complete response and closes the connection. A peer that is gone already is no error.
+    pub async fn reject(
+        mut self,
+        status: StatusCode,
+        content_type: &str,
+        body: &[u8],
+        headers: &[(HeaderName, HeaderValue)],
+    ) {
+        let mut answer = self.begin_answer(status);
+        put(&mut answer, "connection", b"close");
+        put(&mut answer, "date", HttpDate::from(SystemTime::now()).to_string().as_bytes());
+        put(&mut answer, "content-length", body.len().to_string().as_bytes());
+        if let Ok(value) = HeaderValue::from_str(content_type) {
+            put(&mut answer, "content-type", value.as_bytes());
+        }
+        end_head(&mut answer, headers);
+        // A body in answer to HEAD would be taken for the next answer.
+        if self.request.method() != Method::HEAD {
+            answer.extend_from_slice(body);
+        }
+        if let Err(err) = self.close_with(&answer).await {
+            tracing::debug!(request_id = self.request_id, %status, %err, "upgrade refused, but the peer was gone");
+        }
+    }
+
+    /// Answers with a problem, which gets this request's id, and closes the connection. A time to wait is also told
+    /// as `Retry-After`, in whole seconds.
+    pub async fn reject_with(self, mut problem: Problem, headers: &[(HeaderName, HeaderValue)]) {
+        problem.request_id.clone_from(&self.request_id);
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut headers = headers.to_vec();
+        if let Some(milliseconds) = problem.retry_after_ms {
+            headers.push((header::RETRY_AFTER, HeaderValue::from(milliseconds.div_ceil(1000))));
+        }
+        self.reject(status, "application/problem+json", &body, &headers).await;
+    }
+
+    fn begin_answer(&mut self, status: StatusCode) -> Vec<u8> {
+        // Earlier answers go first: the client may have sent several requests at once.
+        let mut answer = std::mem::take(&mut self.unsent).to_vec();
+        let reason = status.canonical_reason().unwrap_or_default();
+        answer.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).as_bytes());
+        put(&mut answer, "x-request-id", self.request_id.as_bytes());
+        answer
+    }
+
+    async fn write(&mut self, answer: &[u8]) -> io::Result<()> {
+        timeout(WRITE_TIMEOUT, self.stream.write_all(answer)).await?
+    }
+
+    async fn close_with(&mut self, answer: &[u8]) -> io::Result<()> {
+        self.write(answer).await?;
+        self.stream.shutdown().await?;
+        // Closing over unread bytes would reset the connection and might take the answer with it.
+        let mut rest = (&mut self.stream).take(LINGER_BYTES);
+        let mut sink = tokio::io::sink();
+        let _ = timeout(LINGER, tokio::io::copy(&mut rest, &mut sink)).await;
+        Ok(())
+    }
+}
+
+fn put(answer: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        answer.extend_from_slice(part);
+    }
+}
+
+fn end_head(answer: &mut Vec<u8>, headers: &[(HeaderName, HeaderValue)]) {
+    for (name, value) in headers {
+        put(answer, name.as_str(), value.as_bytes());
+    }
+    answer.extend_from_slice(b"\r\n");
+}
+
+/// Stops a listener. Clones stop the same one.
+#[derive(Debug, Clone)]
+pub struct ListenerHandle {
+    server: ServerHandle,
+    /// The listening sockets, to close them while the server still holds them.
+    doors: Arc<[TcpListener]>,
+}
+
+impl ListenerHandle {
+    /// Accepts no connection any more: from now on they are refused by the kernel, so that clients go elsewhere at
+    /// once. What is connected stays, and requests on it are served.
+    pub async fn stop_accepting(&self) {
+        // The accept loop must let go first: it would report the closed sockets as errors.
+        self.server.pause().await;
+        for door in &*self.doors {
+            if let Err(err) = socket2::SockRef::from(door).shutdown(Shutdown::Both)
+                && err.kind() != io::ErrorKind::NotConnected
+            {
+                tracing::warn!(%err, "listening socket not closed");
+            }
+        }
+    }
+
+    /// Stops accepting, waits for running requests ([`ListenerSettings::stop_timeout`] at most) if `graceful`, and
+    /// ends the workers. **Actors that live on workers end with them**: sockets are drained before.
+    pub async fn stop(&self, graceful: bool) {
+        self.stop_accepting().await;
+        self.server.stop(graceful).await;
+    }
+}
+
+/// Serves HTTP/1.1 on `listeners`, which are bound and listening already: upgrades go to `upgrades`, everything else
+/// to the application that `app` makes, once for each worker and listener. The server runs while its future is
+/// polled; it ends after [`ListenerHandle::stop`]. Signals are not handled here.
+///
+/// # Errors
+/// There is no listener, or one cannot be used.
+pub fn listen<F, I, S, B>(
+    listeners: Vec<TcpListener>,
+    settings: &ListenerSettings,
+    app: F,
+    upgrades: Upgrades,
+) -> io::Result<(Server, ListenerHandle)>
+where
+    F: Fn() -> I + Send + Clone + 'static,
+    I: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Error: Into<actix_web::Error> + 'static,
+    S::InitError: fmt::Debug,
+    S::Response: Into<Response<B>> + 'static,
+    <S::Service as Service<Request>>::Future: 'static,
+    S::Service: 'static,
+    B: MessageBody + 'static,
+{
+    if listeners.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on"));
+    }
+    let doors = listeners.iter().map(TcpListener::try_clone).collect::<io::Result<Arc<[_]>>>()?;
+    let upgrades = Arc::new(upgrades);
+    let (keep_alive, head_timeout) = (settings.keep_alive, settings.head_timeout);
+
+    let mut builder = Server::build()
+        .workers(settings.workers.clamp(1, MAX_WORKERS))
+        .shutdown_timeout(settings.stop_timeout.as_secs())
+        .disable_signals();
+    let stopping = builder.graceful_shutdown_signal();
+    for listener in listeners {
+        let address = listener.local_addr()?;
+        let (app, upgrades, stopping) = (app.clone(), Arc::clone(&upgrades), stopping.clone());
+        builder = builder.listen(address.to_string(), listener, move || {
+            let (upgrades, stopping) = (Arc::clone(&upgrades), stopping.clone());
+            let app = app().into_factory().map_err(|err| err.into().error_response());
+            HttpService::build()
+                // Idle connections close when a graceful stop begins, instead of using up its time.
+                .graceful_shutdown_signal(move || {
+                    let stopping = stopping.clone();
+                    async move { stopping.notified().await }
+                })
+                .keep_alive(KeepAlive::Timeout(keep_alive))
+                .client_request_timeout(head_timeout)
+                .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+                .tcp_nodelay(true)
+                .local_addr(address)
+                .upgrade(fn_service(move |(request, framed)| {
+                    let upgrades = Arc::clone(&upgrades);
+                    async move {
+                        upgrades.dispatch(request, framed).await;
+                        Ok::<_, Infallible>(())
+                    }
+                }))
+                .finish(map_config(app, |()| AppConfig::default()))
+                .tcp()
+        })?;
+    }
+    let server = builder.run();
+    let handle = ListenerHandle { server: server.handle(), doors };
+    Ok((server, handle))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use actix::Actor as _;
+    use actix_web::{App, HttpRequest, HttpResponse, web};
+    use sotto_actors::echo::Echo;
+
+    use super::*;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+    const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+    /// "hi" with a mask of zeros.
+    const HI: &[u8] = b"\x81\x82\0\0\0\0hi";
+
+    /// Starts a listener whose `/ws` echoes, and whose application answers every path with what it saw.
+    fn start() -> (SocketAddr, ListenerHandle) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = || {
+            App::new().default_service(web::to(async |request: HttpRequest, body: web::Bytes| {
+                HttpResponse::Ok().body(format!("app {} {}", request.path(), body.len()))
+            }))
+        };
+        let upgrades = Upgrades::new()
+            .route("/ws", async |request: UpgradeRequest| {
+                let subprotocol = request.offers("echo.v1").then_some("echo.v1");
+                let extra = [(header::SERVER, HeaderValue::from_static("test"))];
+                let (stream, unread) = request.accept(subprotocol, &extra).await.unwrap();
+                Echo::new(stream, unread, 1000).start();
+            })
+            .route("/full", async |request: UpgradeRequest| {
+                request.reject_with(Problem::unavailable("no room").retry_after(1500), &[]).await;
+            });
+        let settings = ListenerSettings { workers: 1, ..ListenerSettings::default() };
+        let (server, handle) = listen(vec![listener], &settings, app, upgrades).unwrap();
+        actix_rt::spawn(server);
+        (address, handle)
+    }
+
+    fn handshake(path: &str, headers: &[(&str, &str)]) -> String {
+        let mut request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n");
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request + "\r\n"
+    }
+
+    const GOOD: [(&str, &str); 4] = [
+        ("Connection", "keep-alive, Upgrade"),
+        ("Upgrade", "WebSocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", KEY),
+    ];
+
+    async fn connect(address: SocketAddr) -> TcpStream {
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    /// Sends `request` and reads until the server closes.
+    async fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = connect(address).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await.expect("hangs").unwrap();
+        answer
+    }
+
+    /// Reads until `tail` has come.
+    async fn read_up_to(stream: &mut TcpStream, tail: &[u8]) -> String {
+        let mut answer = Vec::new();
+        while !answer.ends_with(tail) {
+            let byte = timeout(Duration::from_secs(5), stream.read_u8()).await.expect("hangs").unwrap();
+            answer.push(byte);
+        }
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[actix_rt::test]
+    async fn an_upgrade_is_accepted_and_a_frame_glued_to_it_is_not_lost() {
+        let (address, _handle) = start();
+        let mut stream = connect(address).await;
+        let mut request = handshake("/ws?x=1", &GOOD).into_bytes();
+        request.extend_from_slice(HI);
+        stream.write_all(&request).await.unwrap();
+        let answer = read_up_to(&mut stream, b"\x81\x02hi").await;
+        assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{answer}");
+        assert!(answer.contains(&format!("sec-websocket-accept: {ACCEPT}\r\n")), "{answer}");
+        assert!(answer.contains("x-request-id: ") && answer.contains("server: test\r\n"), "{answer}");
+        assert!(!answer.contains("sec-websocket-protocol"), "{answer}");
+        stream.write_all(b"\x88\x82\0\0\0\0\x03\xe8").await.unwrap();
+        read_up_to(&mut stream, b"\x88\x02\x03\xe8").await;
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "the server closes first");
+    }
+
+    #[actix_rt::test]
+    async fn a_subprotocol_is_chosen_among_several() {
+        let (address, _handle) = start();
+        let mut stream = connect(address).await;
+        let offered = [GOOD.as_slice(), &[("Sec-WebSocket-Protocol", "other, echo.v1")]].concat();
+        stream.write_all(handshake("/ws", &offered).as_bytes()).await.unwrap();
+        let answer = read_up_to(&mut stream, b"\r\n\r\n").await;
+        assert!(answer.contains("sec-websocket-protocol: echo.v1\r\n"), "{answer}");
+    }
+
+    #[actix_rt::test]
+    async fn flawed_handshakes_are_refused() {
+        let (address, _handle) = start();
+        let with = |name: &str, value: &str| {
+            let mut headers: Vec<(&str, &str)> = GOOD.into_iter().filter(|(known, _)| *known != name).collect();
+            if !value.is_empty() {
+                headers.push((name, value));
+            }
+            handshake("/ws", &headers)
+        };
+        for (request, status) in [
+            (with("Sec-WebSocket-Version", "8"), "426 Upgrade Required"),
+            (with("Sec-WebSocket-Version", ""), "426 Upgrade Required"),
+            (with("Sec-WebSocket-Key", ""), "400 Bad Request"),
+            (with("Sec-WebSocket-Key", "c2hvcnQ="), "400 Bad Request"),
+            (with("Sec-WebSocket-Key", "not base64 at all !!!!!"), "400 Bad Request"),
+            (with("Connection", "keep-alive"), "400 Bad Request"),
+            (with("x", "").replacen("GET", "POST", 1), "405 Method Not Allowed"),
+            (with("x", "").replacen("HTTP/1.1", "HTTP/1.0", 1), "400 Bad Request"),
+        ] {
+            let answer = ask(address, &request).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{request}{answer}");
+            assert!(answer.contains("content-type: application/problem+json\r\n"), "{answer}");
+            assert!(answer.contains("connection: close\r\n") && answer.contains("x-request-id: "), "{answer}");
+            assert_eq!(answer.contains("sec-websocket-version: 13\r\n"), status.starts_with("426"), "{answer}");
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
+            let problem: Problem = serde_json::from_str(body).unwrap();
+            assert!(head.contains(&problem.request_id), "{answer}");
+        }
+    }
+
+    #[actix_rt::test]
+    async fn an_upgrade_elsewhere_is_404_and_a_refusal_says_when_to_come_back() {
+        let (address, _handle) = start();
+        let answer = ask(address, &handshake("/v1/messages", &GOOD)).await;
+        assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n"), "{answer}");
+        let answer = ask(address, "CONNECT example.org:443 HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n"), "{answer}");
+        let answer = ask(address, &handshake("/full", &GOOD)).await;
+        assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+        assert!(answer.contains("retry-after: 2\r\n"), "{answer}");
+    }
+
+    #[actix_rt::test]
+    async fn everything_else_reaches_the_application() {
+        let (address, _handle) = start();
+        for headers in [
+            vec![("Connection", "close")],
+            vec![("Connection", "Upgrade, HTTP2-Settings, close"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMA")],
+        ] {
+            let answer = ask(address, &handshake("/ws", &headers)).await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("app /ws 0"), "{answer}");
+        }
+        // One that asks to upgrade to something else, with a body, on a connection that stays.
+        let mut stream = connect(address).await;
+        let request =
+            handshake("/v1/messages", &[("Connection", "Upgrade"), ("Upgrade", "h2c"), ("Content-Length", "3")]);
+        stream.write_all(format!("{request}abc").as_bytes()).await.unwrap();
+        read_up_to(&mut stream, b"app /v1/messages 3").await;
+    }
+
+    #[actix_rt::test]
+    async fn a_request_before_the_upgrade_is_answered_before_it() {
+        let (address, _handle) = start();
+        let mut stream = connect(address).await;
+        let both = handshake("/first", &[]) + &handshake("/ws", &GOOD);
+        stream.write_all(&[both.as_bytes(), HI].concat()).await.unwrap();
+        let answer = read_up_to(&mut stream, b"\x81\x02hi").await;
+        let first = answer.find("app /first 0").unwrap();
+        assert!(first < answer.find("HTTP/1.1 101").unwrap(), "{answer}");
+    }
+
+    #[actix_rt::test]
+    async fn after_stop_accepting_new_connections_are_refused_and_old_ones_live() {
+        let (address, handle) = start();
+        let mut stream = connect(address).await;
+        stream.write_all(handshake("/ws", &GOOD).as_bytes()).await.unwrap();
+        read_up_to(&mut stream, b"\r\n\r\n").await;
+        handle.stop_accepting().await;
+        let refused = timeout(Duration::from_secs(5), async {
+            while TcpStream::connect(address).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        refused.await.expect("still accepts");
+        stream.write_all(HI).await.unwrap();
+        read_up_to(&mut stream, b"\x81\x02hi").await;
+        handle.stop(true).await;
+    }
+}
