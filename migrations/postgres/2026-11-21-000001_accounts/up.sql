@@ -1,0 +1,68 @@
+-- One row: the store's generation and what must agree between program, keys and data.
+CREATE TABLE store (
+    id BIGINT PRIMARY KEY CHECK (id = 1),
+    epoch UUID NOT NULL,
+    key_fingerprint TEXT,
+    created_at TIMESTAMPTZ NOT NULL,
+    updated_at TIMESTAMPTZ NOT NULL
+);
+
+CREATE TABLE users (
+    id UUID PRIMARY KEY,
+    phone TEXT NOT NULL UNIQUE,
+    -- Raised by adding or removing a device and by a changed registration id (rule D8).
+    device_version BIGINT NOT NULL DEFAULT 0,
+    -- Number of the newest account event (rule D12).
+    account_seq BIGINT NOT NULL DEFAULT 0,
+    created_at TIMESTAMPTZ NOT NULL,
+    updated_at TIMESTAMPTZ NOT NULL
+) WITH (fillfactor = 80);
+
+CREATE TABLE devices (
+    id UUID PRIMARY KEY,
+    user_id UUID NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    platform TEXT NOT NULL,
+    fingerprint TEXT,
+    model TEXT,
+    os_version TEXT,
+    app_version TEXT,
+    push JSONB,
+    suite TEXT NOT NULL,
+    registration_id BIGINT,
+    identity_key BYTEA NOT NULL,
+    signing_key BYTEA,
+    -- The highest number of a connection (rule D7).
+    attempt BIGINT NOT NULL DEFAULT 0,
+    -- The newest account event this device has acknowledged.
+    account_seen BIGINT NOT NULL DEFAULT 0,
+    last_active_at TIMESTAMPTZ NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    updated_at TIMESTAMPTZ NOT NULL,
+    UNIQUE (user_id, identity_key)
+) WITH (fillfactor = 80);
+CREATE INDEX devices_last_active ON devices (last_active_at);
+
+-- A log per user of what changed around him: devices, conversations (rule D12).
+CREATE TABLE account_events (
+    user_id UUID NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    seq BIGINT NOT NULL,
+    kind TEXT NOT NULL,
+    -- The conversation or user that changed.
+    object UUID NOT NULL,
+    body JSONB NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    updated_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (user_id, seq)
+);
+
+-- What every node sweeps (rule D1).
+CREATE TABLE wakes (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    xid BIGINT NOT NULL,
+    body BYTEA NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    updated_at TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX wakes_xid ON wakes (xid);
+CREATE INDEX wakes_created ON wakes (created_at);

@@ -1,0 +1,9 @@
+DROP TABLE idempotency_keys;
+DROP VIEW message_receipts;
+DROP TABLE reads;
+DROP TABLE marks;
+DROP TABLE messages;
+DROP TABLE memberships;
+DROP TABLE receipts;
+DROP TABLE heads;
+DROP TABLE conversations;

@@ -1,0 +1,393 @@
+//! What the Journal writes in one transaction, and the decision which message gets which number.
+//! The statements around it are the databases' own; this part is one for both (rules D8, D11).
+
+use bytes::Bytes;
+use sotto_protocol::message::{Kind, Sender};
+use sotto_protocol::{ConversationId, DeviceId, MessageId, Seq, Timestamp, UserId};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+/// A message to be appended.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Where to.
+    pub conversation_id: ConversationId,
+    /// Its name.
+    pub message_id: MessageId,
+    /// Who sends.
+    pub sender: Sender,
+    /// What it is for.
+    pub kind: Kind,
+    /// The shared ciphertext.
+    pub ciphertext: Option<Bytes>,
+    /// The packed envelopes.
+    pub envelopes: Option<Bytes>,
+    /// The message it answers.
+    pub reply_to: Option<MessageId>,
+    /// The sender's count.
+    pub client_seq: Option<i64>,
+    /// Seconds until it expires.
+    pub expires_in: Option<i64>,
+    /// The membership that the check used.
+    pub membership_version: i64,
+    /// The sum of the members' device versions that the check used, where it used any. Versions
+    /// only grow and the membership is the same, so equal sums mean equal versions.
+    pub device_versions: Option<i64>,
+    /// Whether this may be the sender's first message here.
+    pub first_of_sender: bool,
+}
+
+impl Append {
+    /// When the message expires, stored now.
+    #[must_use]
+    pub fn expires_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let seconds = u64::try_from(self.expires_in?).ok()?;
+        Some(now.plus(Duration::from_secs(seconds)))
+    }
+}
+
+/// What became of one message of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// Stored with this number.
+    Stored {
+        /// Its number.
+        seq: Seq,
+        /// When.
+        at: Timestamp,
+    },
+    /// The same user stored the same id before.
+    Known {
+        /// Its number.
+        seq: Seq,
+        /// When.
+        at: Timestamp,
+    },
+    /// Another user has used the id in this conversation.
+    Conflict,
+    /// Membership or a device list moved since the check: check again.
+    Stale,
+    /// The conversation does not exist.
+    Missing,
+}
+
+/// A device's mark to be raised, and the receipts it has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveredMark {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// Whose device.
+    pub user_id: UserId,
+    /// The device.
+    pub device_id: DeviceId,
+    /// What the device knew before, as far as its session can tell.
+    pub after: Seq,
+    /// Everything up to here is stored on the device.
+    pub up_to: Seq,
+    /// The newest receipt it has acknowledged; 0: no change.
+    pub receipts_seen: i64,
+}
+
+/// A member's read mark to be raised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadMark {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// Who read.
+    pub user_id: UserId,
+    /// On which device: the one that is not told.
+    pub device_id: DeviceId,
+    /// Everything up to here was read.
+    pub up_to: Seq,
+}
+
+/// A device's place in its user's account log to be raised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountMark {
+    /// The device.
+    pub device_id: DeviceId,
+    /// The newest event it has acknowledged.
+    pub seen: i64,
+}
+
+/// One transaction's work.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Messages, in the order of their arrival.
+    pub appends: Vec<Append>,
+    /// Delivered marks.
+    pub delivered: Vec<DeliveredMark>,
+    /// Read marks.
+    pub reads: Vec<ReadMark>,
+    /// Places in account logs.
+    pub accounts: Vec<AccountMark>,
+}
+
+impl Batch {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.appends.is_empty() && self.delivered.is_empty() && self.reads.is_empty() && self.accounts.is_empty()
+    }
+}
+
+/// A mark that was raised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raised {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// Whose mark.
+    pub user_id: UserId,
+    /// The device; none: a read mark.
+    pub device_id: Option<DeviceId>,
+    /// The newly covered range begins after this number.
+    pub after: Seq,
+    /// And ends here.
+    pub up_to: Seq,
+    /// The receipt's version.
+    pub version: i64,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What a batch did.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// One per append, in order.
+    pub appended: Vec<Appended>,
+    /// Marks that were raised.
+    pub raised: Vec<Raised>,
+}
+
+/// What a commit tells every node (rule D1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wake {
+    /// Conversation, last number, newest receipt; 0 says "not moved".
+    pub conversations: Vec<(ConversationId, Seq, i64)>,
+    /// User, newest account event.
+    pub users: Vec<(UserId, i64)>,
+}
+
+impl Wake {
+    /// A wake that only concerns account logs.
+    #[must_use]
+    pub const fn of_users(users: Vec<(UserId, i64)>) -> Self {
+        Self { conversations: Vec::new(), users }
+    }
+
+    /// The stored form: two counts, then fixed-size entries, big-endian.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(8 + self.conversations.len() * 32 + self.users.len() * 24);
+        bytes.extend(u32::try_from(self.conversations.len()).unwrap_or(0).to_be_bytes());
+        bytes.extend(u32::try_from(self.users.len()).unwrap_or(0).to_be_bytes());
+        for (conversation, seq, receipts) in &self.conversations {
+            bytes.extend(conversation.as_bytes());
+            bytes.extend(seq.to_be_bytes());
+            bytes.extend(receipts.to_be_bytes());
+        }
+        for (user, seq) in &self.users {
+            bytes.extend(user.as_bytes());
+            bytes.extend(seq.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// Reads [`Wake::to_bytes`]; `None` when it is something else.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        fn number(bytes: &[u8]) -> Option<(i64, &[u8])> {
+            let (head, rest) = bytes.split_first_chunk::<8>()?;
+            Some((i64::from_be_bytes(*head), rest))
+        }
+        let (conversations, rest) = bytes.split_first_chunk::<4>()?;
+        let (users, mut rest) = rest.split_first_chunk::<4>()?;
+        let mut wake = Self::default();
+        for _ in 0..u32::from_be_bytes(*conversations) {
+            let (id, after) = rest.split_first_chunk::<16>()?;
+            let (seq, after) = number(after)?;
+            let (receipts, after) = number(after)?;
+            let id = uuid::Uuid::from_bytes(*id).into();
+            wake.conversations.push((id, seq, receipts));
+            rest = after;
+        }
+        for _ in 0..u32::from_be_bytes(*users) {
+            let (id, after) = rest.split_first_chunk::<16>()?;
+            let (seq, after) = number(after)?;
+            wake.users.push((uuid::Uuid::from_bytes(*id).into(), seq));
+            rest = after;
+        }
+        Some(wake)
+    }
+}
+
+/// A conversation's head as it was read under its lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub last_seq: Seq,
+    pub membership_version: i64,
+    pub device_versions: i64,
+}
+
+/// A message that was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub seq: Seq,
+    pub sender: Option<UserId>,
+    pub at: Timestamp,
+}
+
+/// Which messages of a batch are written with which numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub appended: Vec<Appended>,
+    /// Index into the batch's appends, and the number.
+    pub rows: Vec<(usize, Seq)>,
+    /// New heads of the conversations that grew.
+    pub heads: BTreeMap<ConversationId, Seq>,
+}
+
+/// Rule D11, step 3 and 4: drop what is known, doubles and mismatched versions; number the rest.
+/// Numbers are given last, so that whatever is dropped leaves no hole.
+pub(crate) fn plan(
+    appends: &[Append],
+    heads: &HashMap<ConversationId, Head>,
+    mut known: HashMap<(ConversationId, MessageId), Known>,
+    now: Timestamp,
+) -> Plan {
+    let mut plan = Plan::default();
+    for (index, append) in appends.iter().enumerate() {
+        let name = (append.conversation_id, append.message_id);
+        let outcome = match (known.get(&name), heads.get(&append.conversation_id)) {
+            (Some(earlier), _) if earlier.sender == Some(append.sender.user_id) => {
+                Appended::Known { seq: earlier.seq, at: earlier.at }
+            }
+            (Some(_), _) => Appended::Conflict,
+            (None, None) => Appended::Missing,
+            (None, Some(head))
+                if head.membership_version != append.membership_version
+                    || append.device_versions.is_some_and(|checked| checked != head.device_versions) =>
+            {
+                Appended::Stale
+            }
+            (None, Some(head)) => {
+                let last = plan.heads.entry(append.conversation_id).or_insert(head.last_seq);
+                *last += 1;
+                plan.rows.push((index, *last));
+                known.insert(name, Known { seq: *last, sender: Some(append.sender.user_id), at: now });
+                Appended::Stored { seq: *last, at: now }
+            }
+        };
+        plan.appended.push(outcome);
+    }
+    plan
+}
+
+/// A stored mark as it was read under its conversation's receipts lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub up_to: Seq,
+    pub version: i64,
+    pub receipts_seen: i64,
+    pub at: Timestamp,
+}
+
+/// The rows that a batch's marks become.
+#[derive(Debug, Default)]
+pub(crate) struct MarkPlan {
+    pub delivered: BTreeMap<(ConversationId, DeviceId), (UserId, Mark)>,
+    pub reads: BTreeMap<(ConversationId, UserId), (DeviceId, Mark)>,
+    /// New versions of the conversations that had a mark raised.
+    pub versions: BTreeMap<ConversationId, i64>,
+    pub raised: Vec<Raised>,
+}
+
+/// Rules D6 and D12: marks only grow, and each raise takes the next version of its conversation.
+pub(crate) fn plan_marks(
+    batch: &Batch,
+    versions: &HashMap<ConversationId, i64>,
+    delivered: &HashMap<(ConversationId, DeviceId), Mark>,
+    reads: &HashMap<(ConversationId, UserId), (DeviceId, Mark)>,
+    now: Timestamp,
+) -> MarkPlan {
+    let mut plan = MarkPlan::default();
+    for mark in &batch.delivered {
+        let key = (mark.conversation_id, mark.device_id);
+        let stored = delivered.get(&key).copied();
+        let (_, row) = plan.delivered.entry(key).or_insert_with(|| {
+            let fresh = Mark { up_to: mark.after, at: now, ..Mark::default() };
+            (mark.user_id, stored.unwrap_or(fresh))
+        });
+        row.receipts_seen = row.receipts_seen.max(mark.receipts_seen);
+        if mark.up_to > row.up_to {
+            let Some(version) = next_version(&mut plan.versions, versions, mark.conversation_id) else {
+                continue;
+            };
+            plan.raised.push(Raised {
+                conversation_id: mark.conversation_id,
+                user_id: mark.user_id,
+                device_id: Some(mark.device_id),
+                after: row.up_to,
+                up_to: mark.up_to,
+                version,
+                at: now,
+            });
+            row.up_to = mark.up_to;
+            row.version = version;
+            row.at = now;
+        }
+    }
+    for mark in &batch.reads {
+        let key = (mark.conversation_id, mark.user_id);
+        let (device, row) = plan.reads.entry(key).or_insert_with(|| {
+            let fresh = (mark.device_id, Mark::default());
+            reads.get(&key).copied().unwrap_or(fresh)
+        });
+        if mark.up_to > row.up_to {
+            let Some(version) = next_version(&mut plan.versions, versions, mark.conversation_id) else {
+                continue;
+            };
+            plan.raised.push(Raised {
+                conversation_id: mark.conversation_id,
+                user_id: mark.user_id,
+                device_id: None,
+                after: row.up_to,
+                up_to: mark.up_to,
+                version,
+                at: now,
+            });
+            row.up_to = mark.up_to;
+            row.version = version;
+            row.at = now;
+            *device = mark.device_id;
+        }
+    }
+    plan.reads.retain(|_, (_, row)| row.up_to > 0);
+    plan
+}
+
+fn next_version(
+    raised: &mut BTreeMap<ConversationId, i64>,
+    stored: &HashMap<ConversationId, i64>,
+    conversation: ConversationId,
+) -> Option<i64> {
+    let base = *stored.get(&conversation)?;
+    let version = raised.entry(conversation).or_insert(base);
+    *version += 1;
+    Some(*version)
+}
+
+/// The wake of a transaction that appended and raised marks. A 0 says "not moved".
+pub(crate) fn wake(plan: &Plan, marks: &MarkPlan) -> Wake {
+    let mut conversations: BTreeMap<ConversationId, (Seq, i64)> = BTreeMap::new();
+    for (conversation, seq) in &plan.heads {
+        conversations.entry(*conversation).or_default().0 = *seq;
+    }
+    for (conversation, version) in &marks.versions {
+        conversations.entry(*conversation).or_default().1 = *version;
+    }
+    Wake {
+        conversations: conversations.into_iter().map(|(id, (seq, receipts))| (id, seq, receipts)).collect(),
+        users: Vec::new(),
+    }
+}

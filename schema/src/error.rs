@@ -1,0 +1,78 @@
+//! What can go wrong in the store, sorted by what the caller can do about it.
+
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+/// A failure of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached, is busy or gave up waiting: the outcome of a write is
+    /// unknown, and the same request may succeed later.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// A statement failed for a reason that a repeat does not mend.
+    #[error("a statement failed: {0}")]
+    Query(#[source] DieselError),
+    /// The database's schema and this program do not fit.
+    #[error("{0}")]
+    Schema(String),
+    /// The URL or a setting is wrong.
+    #[error("{0}")]
+    Setting(String),
+}
+
+impl StoreError {
+    /// Whether the same request may succeed later.
+    #[must_use]
+    pub const fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
+    /// Whether a unique key was violated.
+    #[must_use]
+    pub const fn is_unique_violation(&self) -> bool {
+        matches!(self, Self::Query(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)))
+    }
+}
+
+/// Parts of messages of the databases that mean "later": lock and statement timeouts, shutdown,
+/// a full disk, a busy file.
+const LATER: [&str; 12] = [
+    "lock timeout",
+    "statement timeout",
+    "database is locked",
+    "database table is locked",
+    "deadlock detected",
+    "terminating connection",
+    "the database system is",
+    "connection closed",
+    "too many clients",
+    "disk is full",
+    "No space left",
+    "disk I/O error",
+];
+
+impl From<DieselError> for StoreError {
+    fn from(error: DieselError) -> Self {
+        match &error {
+            DieselError::DatabaseError(
+                DatabaseErrorKind::SerializationFailure
+                | DatabaseErrorKind::UnableToSendCommand
+                | DatabaseErrorKind::ClosedConnection,
+                info,
+            ) => Self::Unavailable(info.message().to_owned()),
+            DieselError::DatabaseError(_, info) if LATER.iter().any(|part| info.message().contains(part)) => {
+                Self::Unavailable(info.message().to_owned())
+            }
+            DieselError::BrokenTransactionManager | DieselError::RollbackErrorOnCommit { .. } => {
+                Self::Unavailable(error.to_string())
+            }
+            _ => Self::Query(error),
+        }
+    }
+}
+
+impl From<diesel::ConnectionError> for StoreError {
+    fn from(error: diesel::ConnectionError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}

@@ -1,0 +1,88 @@
+//! The writing connection of a Journal: one transaction per batch, by rule D11.
+//!
+//! This is the one place where the two databases' texts differ on purpose: PostgreSQL takes whole
+//! arrays per statement because each statement is a round trip; SQLite takes row after row because
+//! each statement is a function call. What they decide is shared: [`crate::append`].
+
+use crate::append::{Batch, Outcome};
+use crate::store::Backend;
+use crate::{Store, StoreError, postgres as pg, sqlite as lite};
+use sotto_protocol::Timestamp;
+use std::sync::Arc;
+
+mod postgres;
+mod sqlite;
+
+/// A writing connection, owned by one Journal.
+#[derive(Debug)]
+pub struct JournalConnection {
+    inner: Inner,
+}
+
+enum Inner {
+    Postgres {
+        database: pg::Database,
+        /// None after a failure of the connection: the next batch connects again.
+        connection: Option<Box<pg::Connection>>,
+    },
+    Sqlite(lite::Database),
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Postgres { .. } => "Postgres",
+            Self::Sqlite(_) => "Sqlite",
+        })
+    }
+}
+
+impl Store {
+    /// A writing connection for a Journal. It connects at its first batch.
+    #[must_use]
+    pub fn journal(&self) -> JournalConnection {
+        let inner = match &self.backend {
+            Backend::Postgres(database) => Inner::Postgres { database: database.clone(), connection: None },
+            Backend::Sqlite(database) => Inner::Sqlite(database.clone()),
+        };
+        JournalConnection { inner }
+    }
+
+    /// How many Journals can write at the same time.
+    #[must_use]
+    pub const fn journals(&self, wanted: usize) -> usize {
+        match self.backend {
+            Backend::Postgres(_) => wanted,
+            Backend::Sqlite(_) => 1,
+        }
+    }
+}
+
+impl JournalConnection {
+    /// Writes a batch in one transaction and tells what became of each part, after the commit.
+    /// Must not be dropped before it ends.
+    ///
+    /// # Errors
+    /// `Unavailable`: the outcome is unknown. Anything else: nothing was written.
+    pub async fn write(&mut self, batch: Arc<Batch>, now: Timestamp) -> Result<Outcome, StoreError> {
+        match &mut self.inner {
+            Inner::Postgres { database, connection } => {
+                let mut open = match connection.take() {
+                    Some(open) => open,
+                    None => Box::new(database.dedicated().await?),
+                };
+                let result = postgres::write(&mut open, &batch, now).await;
+                if !matches!(&result, Err(error) if error.is_unavailable()) {
+                    *connection = Some(open);
+                }
+                result
+            }
+            Inner::Sqlite(database) => {
+                let mut writer = database.write().await?;
+                let outcome =
+                    writer.spawn_blocking(move |connection| Ok(sqlite::write(connection, &batch, now))).await?;
+                outcome
+            }
+        }
+    }
+}

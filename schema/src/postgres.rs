@@ -1,0 +1,83 @@
+//! PostgreSQL: connections, and the queries compiled for it.
+
+use crate::{Statement, StoreError, StoreSettings};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::{AsyncConnection, SimpleAsyncConnection};
+use std::time::Duration;
+
+/// A connection to PostgreSQL.
+pub type Connection = diesel_async::AsyncPgConnection;
+type Manager = AsyncDieselConnectionManager<Connection>;
+
+/// SQL text for this database.
+#[must_use]
+pub fn sql(text: &'static str) -> Statement {
+    Statement::new(text)
+}
+
+macro_rules! transaction {
+    ($connection:expr, |$inner:ident| $body:block) => {
+        diesel_async::AsyncConnection::transaction($connection, async |$inner| $body).await
+    };
+}
+
+/// A wake carries its transaction's number: serial ids are given before the commit and can be
+/// committed out of order (rule D1).
+const WRITE_WAKE: &str = "INSERT INTO wakes (xid, body, created_at, updated_at) \
+    VALUES (pg_current_xact_id()::text::bigint, $1, $2, $2)";
+
+/// The wakes since a transaction number, and, as a row without a body, the oldest transaction that
+/// this statement's snapshot still saw running: where the next sweep begins.
+const READ_WAKES: &str = "SELECT 0::bigint AS position, body FROM wakes WHERE xid >= $1 \
+    UNION ALL SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, NULL";
+
+const WAKES_POSITION: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint \
+    AS position, NULL::bytea AS body";
+
+/// Locks a conversation's head; what is read afterwards is newer than the lock.
+const LOCK_HEAD: &str = "SELECT last_seq FROM heads WHERE conversation_id = $1 FOR NO KEY UPDATE";
+
+#[path = "queries/mod.rs"]
+pub mod queries;
+
+/// A pool for what may run beside other work; the Journal has connections of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    url: String,
+    pool: bb8::Pool<Manager>,
+}
+
+impl Database {
+    pub(crate) async fn open(url: &str, settings: &StoreSettings) -> Result<Self, StoreError> {
+        let mut config = ManagerConfig::default();
+        config.recycling_method = RecyclingMethod::Fast;
+        let manager = Manager::new_with_config(url, config);
+        let pool = bb8::Pool::builder()
+            .max_size(settings.read_connections)
+            .connection_timeout(Duration::from_secs(4))
+            .test_on_check_out(false)
+            .build_unchecked(manager);
+        let database = Self { url: url.to_owned(), pool };
+        drop(database.read().await?);
+        Ok(database)
+    }
+
+    pub(crate) async fn read(&self) -> Result<bb8::PooledConnection<'static, Manager>, StoreError> {
+        self.pool.get_owned().await.map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+
+    pub(crate) async fn write(&self) -> Result<bb8::PooledConnection<'static, Manager>, StoreError> {
+        self.read().await
+    }
+
+    /// A connection outside the pool, with the Journal's time limits (rule D11).
+    pub(crate) async fn dedicated(&self) -> Result<Connection, StoreError> {
+        let mut connection = Connection::establish(&self.url).await?;
+        connection.batch_execute("SET lock_timeout = '500ms'; SET statement_timeout = '3s'").await?;
+        Ok(connection)
+    }
+
+    pub(crate) async fn plain(&self) -> Result<Connection, StoreError> {
+        Ok(Connection::establish(&self.url).await?)
+    }
+}

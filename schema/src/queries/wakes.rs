@@ -1,0 +1,49 @@
+//! What every commit tells every node (rule D1). Numbers of transactions are PostgreSQL's alone, so
+//! the two statements about them stand with each database's connection.
+
+use super::*;
+use crate::append::Wake;
+use diesel_async::RunQueryDsl;
+use sotto_protocol::Timestamp;
+
+/// Writes the wake of the caller's transaction.
+pub async fn write(connection: &mut Connection, wake: &Wake, now: Timestamp) -> Result<(), StoreError> {
+    sql(super::super::WRITE_WAKE)
+        .bind::<diesel::sql_types::Binary, _>(wake.to_bytes())
+        .bind::<crate::types::Moment, _>(now)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+#[derive(diesel::QueryableByName)]
+struct WakeRow {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    position: i64,
+    #[diesel(sql_type = diesel::sql_types::Nullable<diesel::sql_types::Binary>)]
+    body: Option<Vec<u8>>,
+}
+
+/// The wakes since a position, and the position to read from next time. Wakes may come twice; none
+/// is left out, whatever order the transactions commit in.
+pub async fn since(connection: &mut Connection, position: i64) -> Result<(Vec<Wake>, i64), StoreError> {
+    let rows: Vec<WakeRow> =
+        sql(super::super::READ_WAKES).bind::<diesel::sql_types::BigInt, _>(position).load(connection).await?;
+    let next = rows.iter().map(|row| row.position).max().unwrap_or(position);
+    let wakes = rows.iter().filter_map(|row| Wake::from_bytes(row.body.as_deref()?)).collect();
+    Ok((wakes, next))
+}
+
+/// The position at which a sweep that starts now begins.
+pub async fn position(connection: &mut Connection) -> Result<i64, StoreError> {
+    let row: WakeRow = sql(super::super::WAKES_POSITION).get_result(connection).await?;
+    Ok(row.position)
+}
+
+/// Removes wakes older than a moment.
+pub async fn prune(connection: &mut Connection, before: Timestamp) -> Result<usize, StoreError> {
+    Ok(sql("DELETE FROM wakes WHERE created_at < $1")
+        .bind::<crate::types::Moment, _>(before)
+        .execute(connection)
+        .await?)
+}

@@ -1,0 +1,294 @@
+//! Rows as the store's callers get them.
+
+use crate::types::{Json, Moment, Uuid, Word};
+use diesel::QueryableByName;
+use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+use sotto_protocol::conversation::{ConversationType, Role};
+use sotto_protocol::message::{Kind, Message, Sender};
+use sotto_protocol::{ConversationId, DeviceId, MessageId, Seq, Timestamp, UserId};
+
+/// A change of a user's devices, to be told to him and his contacts.
+#[derive(Clone, Debug)]
+pub struct DevicesChange {
+    /// Whose devices.
+    pub user_id: UserId,
+    /// New devices.
+    pub added: Vec<DeviceId>,
+    /// Devices that are gone.
+    pub removed: Vec<DeviceId>,
+    /// Devices that registered anew.
+    pub identity_changed: Vec<DeviceId>,
+}
+
+/// An event of a user's account log.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct AccountEventRow {
+    /// Its number in the user's log.
+    #[diesel(sql_type = BigInt)]
+    pub seq: i64,
+    /// `devices_changed` or `conversation_changed`.
+    #[diesel(sql_type = Text)]
+    pub kind: String,
+    /// The user or conversation that changed.
+    #[diesel(sql_type = Uuid)]
+    pub object: uuid::Uuid,
+    /// What is told, where it is not the object's present state.
+    #[diesel(sql_type = Json)]
+    pub body: serde_json::Value,
+}
+
+/// A message as it is stored.
+#[derive(Clone, Debug, QueryableByName)]
+#[allow(missing_docs)]
+pub struct MessageRow {
+    #[diesel(sql_type = Uuid)]
+    pub conversation_id: ConversationId,
+    #[diesel(sql_type = BigInt)]
+    pub seq: Seq,
+    #[diesel(sql_type = Uuid)]
+    pub message_id: MessageId,
+    #[diesel(sql_type = Nullable<Uuid>)]
+    pub sender_user: Option<UserId>,
+    #[diesel(sql_type = Nullable<Uuid>)]
+    pub sender_device: Option<DeviceId>,
+    #[diesel(sql_type = Word)]
+    pub kind: Kind,
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub ciphertext: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub envelopes: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Uuid>)]
+    pub reply_to: Option<MessageId>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub client_seq: Option<i64>,
+    #[diesel(sql_type = Nullable<Json>)]
+    pub system: Option<serde_json::Value>,
+    #[diesel(sql_type = Nullable<Moment>)]
+    pub expires_at: Option<Timestamp>,
+    #[diesel(sql_type = Nullable<Moment>)]
+    pub edited_at: Option<Timestamp>,
+    #[diesel(sql_type = Nullable<Moment>)]
+    pub deleted_at: Option<Timestamp>,
+    #[diesel(sql_type = Moment)]
+    pub created_at: Timestamp,
+}
+
+impl MessageRow {
+    /// The message as one device sees it. An expired or deleted one is a tombstone.
+    #[must_use]
+    pub fn for_device(&self, device: DeviceId, now: Timestamp) -> Message {
+        let gone = self.deleted_at.is_some() || self.expires_at.is_some_and(|at| at <= now);
+        let own = self.sender_device == Some(device);
+        let (ciphertext, envelope_type) = match (&self.ciphertext, &self.envelopes) {
+            _ if gone || own => (None, None),
+            (Some(shared), _) => (Some(shared.clone()), None),
+            (None, Some(packed)) => crate::packed::find(packed, device)
+                .map_or((None, None), |(kind, bytes)| (Some(bytes.to_vec()), Some(kind))),
+            (None, None) => (None, None),
+        };
+        Message {
+            message_id: self.message_id,
+            conversation_id: self.conversation_id,
+            seq: self.seq,
+            kind: self.kind,
+            from: self.sender_user.zip(self.sender_device).map(|(user_id, device_id)| Sender { user_id, device_id }),
+            ciphertext: ciphertext.map(Into::into),
+            envelope_type,
+            reply_to: self.reply_to,
+            client_seq: self.client_seq,
+            server_time: self.created_at,
+            edited_at: self.edited_at,
+            deleted_at: self.deleted_at,
+            expires_at: self.expires_at,
+            after_seq: None,
+            system: self.system.as_ref().and_then(|value| serde_json::from_value(value.clone()).ok()),
+        }
+    }
+
+    /// Whether the message is an event for the device: not its own, and with an envelope for it
+    /// where there are envelopes. What is not is passed over (rule D10).
+    #[must_use]
+    pub fn is_for(&self, device: DeviceId) -> bool {
+        if self.sender_device == Some(device) {
+            return false;
+        }
+        match &self.envelopes {
+            Some(packed) => crate::packed::find(packed, device).is_some(),
+            None => true,
+        }
+    }
+
+    /// About how many bytes the message has on the wire.
+    #[must_use]
+    pub fn wire_size(&self) -> usize {
+        let body = self.ciphertext.as_ref().or(self.envelopes.as_ref());
+        600 + body.map_or(0, Vec::len) * 4 / 3
+    }
+}
+
+/// What waits for a device in one of its user's intervals of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
+pub struct BacklogRow {
+    /// The conversation.
+    #[diesel(sql_type = Uuid)]
+    pub conversation_id: ConversationId,
+    /// The device has everything up to here; never below the interval.
+    #[diesel(sql_type = BigInt)]
+    pub mark: Seq,
+    /// The last number it may see at present.
+    #[diesel(sql_type = BigInt)]
+    pub head: Seq,
+    /// Everything up to here was removed by retention.
+    #[diesel(sql_type = BigInt)]
+    pub floor: Seq,
+    /// The newest receipt of the conversation, 0 in intervals that have ended.
+    #[diesel(sql_type = BigInt)]
+    pub receipts_version: i64,
+    /// The newest receipt that the device has acknowledged.
+    #[diesel(sql_type = BigInt)]
+    pub receipts_seen: i64,
+}
+
+/// A member of a conversation, with what the checks of a send need.
+#[derive(Clone, Debug, QueryableByName)]
+#[allow(missing_docs)]
+pub struct MemberRow {
+    #[diesel(sql_type = Uuid)]
+    pub user_id: UserId,
+    #[diesel(sql_type = BigInt)]
+    pub from_seq: Seq,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub to_seq: Option<Seq>,
+    #[diesel(sql_type = Word)]
+    pub role: Role,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub first_sent_seq: Option<Seq>,
+    #[diesel(sql_type = Moment)]
+    pub joined_at: Timestamp,
+    #[diesel(sql_type = BigInt)]
+    pub device_version: i64,
+    #[diesel(sql_type = BigInt)]
+    pub read_up_to: Seq,
+}
+
+/// A device in a device list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, QueryableByName)]
+#[allow(missing_docs)]
+pub struct MemberDeviceRow {
+    #[diesel(sql_type = Uuid)]
+    pub user_id: UserId,
+    #[diesel(sql_type = Uuid)]
+    pub device_id: DeviceId,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub registration_id: Option<i64>,
+    #[diesel(sql_type = BigInt)]
+    pub delivered_up_to: Seq,
+}
+
+/// A conversation with its head.
+#[derive(Clone, Debug, QueryableByName)]
+#[allow(missing_docs)]
+pub struct ConversationRow {
+    #[diesel(sql_type = Uuid)]
+    pub id: ConversationId,
+    #[diesel(sql_type = Word)]
+    pub kind: ConversationType,
+    #[diesel(sql_type = Nullable<Text>)]
+    pub name: Option<String>,
+    #[diesel(sql_type = Moment)]
+    pub created_at: Timestamp,
+    #[diesel(sql_type = BigInt)]
+    pub last_seq: Seq,
+    #[diesel(sql_type = BigInt)]
+    pub floor_seq: Seq,
+    #[diesel(sql_type = BigInt)]
+    pub membership_version: i64,
+    #[diesel(sql_type = BigInt)]
+    pub receipts_version: i64,
+}
+
+/// Everything about a conversation that an actor keeps.
+#[derive(Clone, Debug)]
+pub struct ConversationState {
+    /// Itself and its head.
+    pub conversation: ConversationRow,
+    /// All intervals, ended ones too.
+    pub members: Vec<MemberRow>,
+    /// The devices of present members, with their marks.
+    pub devices: Vec<MemberDeviceRow>,
+}
+
+/// One receipt of a conversation: a device's delivered mark, or (without a device) a read mark.
+#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
+#[allow(missing_docs)]
+pub struct ReceiptRow {
+    #[diesel(sql_type = BigInt)]
+    pub version: i64,
+    #[diesel(sql_type = Uuid)]
+    pub user_id: UserId,
+    #[diesel(sql_type = Nullable<Uuid>)]
+    pub device_id: Option<DeviceId>,
+    #[diesel(sql_type = BigInt)]
+    pub up_to: Seq,
+    #[diesel(sql_type = Moment)]
+    pub at: Timestamp,
+}
+
+/// A conversation to be made.
+#[derive(Clone, Debug)]
+pub struct NewConversation {
+    /// Direct or group.
+    pub kind: ConversationType,
+    /// A group's name.
+    pub name: Option<String>,
+    /// Who makes it.
+    pub creator: UserId,
+    /// Everybody, the creator included, without doubles.
+    pub members: Vec<UserId>,
+}
+
+impl NewConversation {
+    /// The two users of a direct conversation as one text, the lower id first.
+    #[must_use]
+    pub fn direct_pair(&self) -> Option<String> {
+        if self.kind != ConversationType::Direct {
+            return None;
+        }
+        let low = self.members.iter().min()?;
+        let high = self.members.iter().max()?;
+        Some(format!("{low}:{high}"))
+    }
+}
+
+/// A change of a group's members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// Users to add; those who are there are passed over.
+    Add(Vec<UserId>),
+    /// Members to remove; oneself alone leaves.
+    Remove(Vec<UserId>),
+}
+
+/// What became of a change of members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MembersChanged {
+    /// The conversation does not exist for the caller.
+    NotFound,
+    /// He lacks the role, or it is a direct conversation.
+    Forbidden,
+    /// One of the users to add does not exist.
+    NoSuchUser,
+    /// One of the users to remove is no member.
+    NoSuchMember,
+    /// The group would have too many members.
+    TooMany,
+    /// Everything was as wanted already.
+    Nothing,
+    /// Changed.
+    Done {
+        /// The entry's number in the log.
+        seq: Seq,
+        /// Everybody whom it concerns: members before and after.
+        told: Vec<UserId>,
+    },
+}

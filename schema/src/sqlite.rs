@@ -1,0 +1,104 @@
+//! SQLite: connections, and the queries compiled for it.
+
+use crate::{Statement, StoreError, StoreSettings};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel_async::{AsyncConnection, SimpleAsyncConnection};
+use futures::FutureExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+/// A connection to SQLite: each statement runs on a thread for blocking work.
+pub type Connection = SyncConnectionWrapper<diesel::SqliteConnection>;
+type Manager = AsyncDieselConnectionManager<Connection>;
+
+/// SQL text for this database: `?1` is SQLite's form of a numbered parameter.
+#[must_use]
+pub fn sql(text: &'static str) -> Statement {
+    Statement::new(text.replace('$', "?"))
+}
+
+// IMMEDIATE: the write lock is taken at once, so that a transaction that has read never finds the
+// file changed under it when it comes to write.
+macro_rules! transaction {
+    ($connection:expr, |$inner:ident| $body:block) => {
+        $connection.immediate_transaction(async |$inner| $body).await
+    };
+}
+
+/// One writer: ids are committed in order, and serve as positions.
+const WRITE_WAKE: &str = "INSERT INTO wakes (xid, body, created_at, updated_at) VALUES (0, $1, $2, $2)";
+
+/// The wakes after an id.
+const READ_WAKES: &str = "SELECT id AS position, body FROM wakes WHERE id > $1 ORDER BY id";
+
+const WAKES_POSITION: &str = "SELECT COALESCE(MAX(id), 0) AS position, NULL AS body FROM wakes";
+
+/// The file's write lock is held already.
+const LOCK_HEAD: &str = "SELECT last_seq FROM heads WHERE conversation_id = $1";
+
+#[path = "queries/mod.rs"]
+#[allow(clippy::duplicate_mod, reason = "one text of each query, compiled per database")]
+pub mod queries;
+
+/// WAL with `FULL`: a commit is on the disk before it is answered, and survives a power cut.
+const SETTINGS: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
+    PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; \
+    PRAGMA cache_size = -16000; PRAGMA wal_autocheckpoint = 4000; \
+    PRAGMA journal_size_limit = 67108864;";
+
+/// Pooled readers, and the one writer that everybody who writes waits for in turn: SQLite has one
+/// write lock, and waiting in a queue is fair where polling a busy file is not.
+#[derive(Clone)]
+pub(crate) struct Database {
+    path: String,
+    readers: bb8::Pool<Manager>,
+    writer: Arc<Mutex<Connection>>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Sqlite").field(&self.path).finish()
+    }
+}
+
+async fn connect(path: String) -> diesel::ConnectionResult<Connection> {
+    let mut connection = Connection::establish(&path).await?;
+    connection.batch_execute(SETTINGS).await.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    Ok(connection)
+}
+
+impl Database {
+    pub(crate) async fn open(path: &str, settings: &StoreSettings) -> Result<Self, StoreError> {
+        if let Some(folder) = Path::new(path).parent()
+            && !folder.as_os_str().is_empty()
+        {
+            std::fs::create_dir_all(folder).map_err(|error| {
+                StoreError::Setting(format!("cannot make the folder {}: {error}", folder.display()))
+            })?;
+        }
+        let mut config = ManagerConfig::default();
+        config.recycling_method = RecyclingMethod::Fast;
+        config.custom_setup = Box::new(|path| connect(path.to_owned()).boxed());
+        let readers = bb8::Pool::builder()
+            .max_size(settings.read_connections)
+            .connection_timeout(Duration::from_secs(4))
+            .test_on_check_out(false)
+            .build_unchecked(Manager::new_with_config(path, config));
+        Ok(Self { path: path.to_owned(), readers, writer: Arc::new(Mutex::new(connect(path.to_owned()).await?)) })
+    }
+
+    pub(crate) async fn read(&self) -> Result<bb8::PooledConnection<'static, Manager>, StoreError> {
+        self.readers.get_owned().await.map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+
+    pub(crate) async fn write(&self) -> Result<OwnedMutexGuard<Connection>, StoreError> {
+        Ok(Arc::clone(&self.writer).lock_owned().await)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+}

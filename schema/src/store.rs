@@ -1,0 +1,103 @@
+//! The store as its callers see it: one value, whichever database is behind it.
+
+use crate::{StoreError, postgres, sqlite};
+
+mod account_log;
+mod conversations;
+mod meta;
+mod sync;
+
+/// How many connections the store keeps.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// Pooled connections for reads and small writes, 1 … 100.
+    pub read_connections: u32,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { read_connections: 8 }
+    }
+}
+
+/// The database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) backend: Backend,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Backend {
+    Postgres(postgres::Database),
+    Sqlite(sqlite::Database),
+}
+
+impl Store {
+    /// Opens `sqlite:PATH` or `postgres://…` without looking at the schema: see [`crate::migrate`].
+    ///
+    /// # Errors
+    /// A URL of another kind, a folder that cannot be made, a database that does not answer.
+    pub async fn open(url: &str, settings: &StoreSettings) -> Result<Self, StoreError> {
+        let backend = if let Some(path) = url.strip_prefix("sqlite:") {
+            Backend::Sqlite(sqlite::Database::open(path, settings).await?)
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            Backend::Postgres(postgres::Database::open(url, settings).await?)
+        } else {
+            return Err(StoreError::Setting("store.url must start with sqlite: or postgres://".to_owned()));
+        };
+        Ok(Self { backend })
+    }
+
+    /// `postgres` or `sqlite`, for logs and health.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self.backend {
+            Backend::Postgres(_) => "postgres",
+            Backend::Sqlite(_) => "sqlite",
+        }
+    }
+}
+
+/// Runs a write to its end even if the caller goes away: a transaction is never dropped half-way.
+pub(crate) async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+}
+
+/// Declares methods of [`Store`] that run a query on whichever database is there.
+macro_rules! facade {
+    ($($(#[$meta:meta])* $access:ident fn $name:ident($($arg:ident: $ty:ty),* $(,)?) -> $ret:ty = $($path:ident)::+;)*) => {
+        impl crate::Store {
+            $(
+                $(#[$meta])*
+                ///
+                /// # Errors
+                /// The database failed; see [`crate::StoreError`].
+                #[allow(clippy::too_many_arguments)]
+                pub async fn $name(&self, $($arg: $ty),*) -> Result<$ret, crate::StoreError> {
+                    match self.backend.clone() {
+                        crate::store::Backend::Postgres(database) => {
+                            crate::store::facade!(@$access database, postgres, $($path)::+, $($arg),*)
+                        }
+                        crate::store::Backend::Sqlite(database) => {
+                            crate::store::facade!(@$access database, sqlite, $($path)::+, $($arg),*)
+                        }
+                    }
+                }
+            )*
+        }
+    };
+    (@read $database:ident, $backend:ident, $($path:ident)::+, $($arg:ident),*) => {{
+        let mut connection = $database.read().await?;
+        crate::$backend::queries::$($path)::+(&mut connection, $($arg),*).await
+    }};
+    (@write $database:ident, $backend:ident, $($path:ident)::+, $($arg:ident),*) => {
+        crate::store::to_the_end(async move {
+            let mut connection = $database.write().await?;
+            crate::$backend::queries::$($path)::+(&mut connection, $($arg),*).await
+        })
+        .await
+    };
+}
+pub(crate) use facade;

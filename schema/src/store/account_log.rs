@@ -1,0 +1,11 @@
+//! The log per user of what changed around him.
+
+use crate::rows::AccountEventRow;
+use sotto_protocol::{DeviceId, UserId};
+
+super::facade! {
+    /// A user's events after a number, oldest first.
+    read fn account_events_after(user: UserId, after: i64, limit: i64) -> Vec<AccountEventRow> = account_log::after;
+    /// The newest event's number and the one that a device has acknowledged; `None`: no such device.
+    read fn account_position(user: UserId, device: DeviceId) -> Option<(i64, i64)> = account_log::position;
+}

@@ -1,0 +1,12 @@
+//! The store's own row.
+
+use sotto_protocol::Timestamp;
+
+super::facade! {
+    /// The store's generation; a new one means that history went back (rule D13).
+    write fn epoch() -> uuid::Uuid = meta::epoch;
+    /// Keeps the fingerprint of the secret keys at the first start, and returns the kept one.
+    write fn claim_fingerprint(fingerprint: String) -> String = meta::claim_fingerprint;
+    /// Whether a commit can be made and read back.
+    write fn probe(now: Timestamp) -> bool = meta::probe;
+}

@@ -1,0 +1,230 @@
+//! The tables, once for both databases. `tests/` compares them with what the migrations made.
+
+#![allow(missing_docs, reason = "columns are explained in the migrations")]
+
+use diesel::{allow_tables_to_appear_in_same_query, table};
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// One row: the store's generation and what must agree between program, keys and data.
+    store (id) {
+        id -> BigInt,
+        epoch -> Uuid,
+        key_fingerprint -> Nullable<Text>,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// Accounts.
+    users (id) {
+        id -> Uuid,
+        phone -> Text,
+        device_version -> BigInt,
+        account_seq -> BigInt,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Json, Moment, Uuid, Word};
+    /// Devices of accounts, with the keys that never change.
+    devices (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        name -> Text,
+        platform -> Word,
+        fingerprint -> Nullable<Text>,
+        model -> Nullable<Text>,
+        os_version -> Nullable<Text>,
+        app_version -> Nullable<Text>,
+        push -> Nullable<Json>,
+        suite -> Word,
+        registration_id -> Nullable<BigInt>,
+        identity_key -> Binary,
+        signing_key -> Nullable<Binary>,
+        attempt -> BigInt,
+        account_seen -> BigInt,
+        last_active_at -> Moment,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Json, Moment, Uuid};
+    /// What changed around a user, in order.
+    account_events (user_id, seq) {
+        user_id -> Uuid,
+        seq -> BigInt,
+        kind -> Text,
+        object -> Uuid,
+        body -> Json,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::Moment;
+    /// What every node sweeps.
+    wakes (id) {
+        id -> BigInt,
+        xid -> BigInt,
+        body -> Binary,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid, Word};
+    /// Direct and group conversations.
+    conversations (id) {
+        id -> Uuid,
+        kind -> Word,
+        name -> Nullable<Text>,
+        direct_pair -> Nullable<Text>,
+        created_by -> Uuid,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// What every append locks and changes.
+    heads (conversation_id) {
+        conversation_id -> Uuid,
+        last_seq -> BigInt,
+        floor_seq -> BigInt,
+        membership_version -> BigInt,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// The count of receipts of a conversation.
+    receipts (conversation_id) {
+        conversation_id -> Uuid,
+        version -> BigInt,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid, Word};
+    /// Intervals of seq in which a user belongs to a conversation.
+    memberships (conversation_id, user_id, from_seq) {
+        conversation_id -> Uuid,
+        user_id -> Uuid,
+        from_seq -> BigInt,
+        to_seq -> Nullable<BigInt>,
+        role -> Word,
+        first_sent_seq -> Nullable<BigInt>,
+        joined_at -> Moment,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Json, Moment, Uuid, Word};
+    /// The logs of all conversations.
+    messages (conversation_id, seq) {
+        conversation_id -> Uuid,
+        seq -> BigInt,
+        message_id -> Uuid,
+        sender_user -> Nullable<Uuid>,
+        sender_device -> Nullable<Uuid>,
+        kind -> Word,
+        ciphertext -> Nullable<Binary>,
+        envelopes -> Nullable<Binary>,
+        reply_to -> Nullable<Uuid>,
+        client_seq -> Nullable<BigInt>,
+        system -> Nullable<Json>,
+        expires_at -> Nullable<Moment>,
+        edited_at -> Nullable<Moment>,
+        deleted_at -> Nullable<Moment>,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// How far each device has stored each conversation.
+    marks (conversation_id, device_id) {
+        conversation_id -> Uuid,
+        device_id -> Uuid,
+        user_id -> Uuid,
+        delivered_up_to -> BigInt,
+        delivered_version -> BigInt,
+        delivered_at -> Moment,
+        receipts_seen -> BigInt,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// How far each member has read.
+    reads (conversation_id, user_id) {
+        conversation_id -> Uuid,
+        user_id -> Uuid,
+        read_up_to -> BigInt,
+        read_version -> BigInt,
+        read_by -> Uuid,
+        read_at -> Moment,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// Answers that are given again for the same `Idempotency-Key`.
+    idempotency_keys (device_id, route, key) {
+        device_id -> Uuid,
+        route -> Text,
+        key -> Text,
+        body_hash -> Binary,
+        status -> Nullable<BigInt>,
+        answer -> Nullable<Binary>,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+allow_tables_to_appear_in_same_query!(
+    users,
+    devices,
+    account_events,
+    conversations,
+    heads,
+    receipts,
+    memberships,
+    messages,
+    marks,
+    reads,
+);
