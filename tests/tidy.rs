@@ -115,10 +115,10 @@ fn all_rust() -> Vec<PathBuf> {
     all
 }
 
-/// The lines of a source that are code: no comments, and nothing from the first `#[cfg(test)]` on.
+/// The lines of a source that are code: no comments, and not the tests at its end.
 fn code(path: &Path) -> String {
     let text = read(path);
-    let before_tests = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let before_tests = text.rsplit_once("#[cfg(test)]").map_or(text.as_str(), |(before, _)| before);
     before_tests.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| [line, "\n"]).collect()
 }
 
