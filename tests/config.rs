@@ -165,6 +165,7 @@ fn the_database_must_be_one_that_is_spoken_here() {
         ("data/sotto.db", "sqlite:PATH"),
         ("sqlite::memory:", "sqlite:data"),
         ("sqlite:", "sqlite:data"),
+        ("sqlite://data/sotto.db", "sqlite:data"),
         ("mysql://u:hunter2@db/x", "PostgreSQL"),
         ("postgres:db/x", "postgres://USER"),
     ] {

@@ -2,7 +2,10 @@
 
 use clap::Args;
 
-use super::{CliError, Settings, pending, runtime};
+use sotto_schema::{Store, StoreError, StoreSettings};
+
+use super::{CliError, Settings, out, runtime};
+use crate::config::Config;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,24 +18,13 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Migrate {
     /// Take the newest N migrations back. What is stored in what they made is lost.
-    #[arg(long, value_name = "N", conflicts_with = "status", value_parser = clap::value_parser!(u32).range(1..))]
-    down: Option<u32>,
+    #[arg(long, value_name = "N", conflicts_with = "status")]
+    down: Option<usize>,
     /// Only tell which migrations are applied.
     #[arg(long)]
     status: bool,
     #[command(flatten)]
     settings: Settings,
-}
-
-/// What to do with the schema.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Apply what is missing.
-    Up,
-    /// Take that many back.
-    Down(u32),
-    /// Change nothing, only tell.
-    Status,
 }
 
 impl Migrate {
@@ -42,11 +34,27 @@ impl Migrate {
     /// When the configuration is wrong or the database refuses.
     pub fn run(self) -> Result<(), CliError> {
         let config = self.settings.load()?;
-        let step = match (self.down, self.status) {
-            (Some(count), _) => Step::Down(count),
-            (None, true) => Step::Status,
-            (None, false) => Step::Up,
+        let lines = runtime::block_on(self.work(&config)).map_err(|error| {
+            CliError::failed(error).hint(format!("the database is {}, from store.url", config.store_url()))
+        })?;
+        lines.iter().try_for_each(out::line)
+    }
+
+    /// Does it and tells each thing that was done, or how things stand, in a line.
+    async fn work(&self, config: &Config) -> Result<Vec<String>, StoreError> {
+        let store = Store::open(config.store_url().expose(), &StoreSettings::from(&config.store)).await?;
+        if self.status {
+            let word = |is_applied| if is_applied { "applied" } else { "missing" };
+            let rows = sotto_schema::status(&store).await?;
+            return Ok(rows.iter().map(|row| format!("{} {}", word(row.applied), row.name)).collect());
+        }
+        let (verb, names) = match self.down {
+            Some(count) => ("took back", sotto_schema::downgrade(&store, count).await?),
+            None => ("applied", sotto_schema::migrate(&store).await?),
         };
-        runtime::block_on(pending::migrate(config, step))
+        if names.is_empty() {
+            return Ok(vec![String::from("nothing to do")]);
+        }
+        Ok(names.iter().map(|name| format!("{verb} {name}")).collect())
     }
 }

@@ -1,6 +1,6 @@
 //! Where the commands meet the server: one function for each thing that lives elsewhere.
 
-use super::{CliError, migrate::Step, user::Seed};
+use super::{CliError, user::Seed};
 use crate::config::Config;
 
 /// Runs the server to its end. To be `crate::boot::serve(config)`.
@@ -11,11 +11,6 @@ pub async fn serve(_config: Config) -> Result<(), CliError> {
 /// Shows the server at work. To be `crate::demo::run(keep)`.
 pub async fn demo(_keep: bool) -> Result<(), CliError> {
     Err(missing("demo"))
-}
-
-/// Moves the schema. To be the migration functions of `sotto_schema` on `config.store_url()`.
-pub async fn migrate(_config: Config, _step: Step) -> Result<(), CliError> {
-    Err(missing("migrate"))
 }
 
 /// Makes users. To be written on `sotto_schema`; `seed.group` is none for pairs.

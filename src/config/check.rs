@@ -20,8 +20,12 @@ fn store(config: &Config, problems: &mut Vec<Problem>) {
     let Some(url) = &config.store.url else { return };
     match url.scheme() {
         Some("sqlite") => {
-            let path = url.expose().trim_start_matches("sqlite:").trim_start_matches("//");
-            if path.is_empty() || path.starts_with(":memory:") {
+            let path = url.expose().trim_start_matches("sqlite:");
+            if path.starts_with("//") && !path.starts_with("///") {
+                // Others read it as a relative path, the file system as an absolute one.
+                let text = "store.url has two slashes after `sqlite:`, which could mean two different files";
+                problems.push(Problem::new(text).hint("write sqlite:data/sotto.db or sqlite:/var/lib/sotto/sotto.db"));
+            } else if path.is_empty() || path.starts_with(":memory:") {
                 let text = "store.url must name a file: in memory each connection would have a database of its own";
                 problems.push(Problem::new(text).hint("write sqlite:data/sotto.db"));
             }

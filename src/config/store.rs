@@ -1,5 +1,7 @@
 //! The database and its connections.
 
+use sotto_schema::StoreSettings;
+
 use super::{section::section, url::Url};
 
 section! {
@@ -10,9 +12,15 @@ section! {
         pub url: Option<Url> = None, unset means "sqlite:data/sotto.db";
         /// Connections for everything but the journal.
         /// `SOTTO_STORE__READ_CONNECTIONS`
-        pub read_connections: u32 = 8, within 1..=256;
+        pub read_connections: u32 = 8, within 1..=100;
         /// Connections that append messages, each with its own batch. SQLite has one writer and uses one, whatever stands here.
         /// `SOTTO_STORE__JOURNAL_CONNECTIONS`
         pub journal_connections: u32 = 2, within 1..=64;
+    }
+}
+
+impl From<&Store> for StoreSettings {
+    fn from(store: &Store) -> Self {
+        Self { read_connections: store.read_connections }
     }
 }
