@@ -1,0 +1,11 @@
+DROP TABLE outbox;
+DROP TABLE messages;
+DROP TABLE group_indices;
+DROP TABLE group_inbound;
+DROP TABLE group_outbound;
+DROP TABLE marks;
+DROP TABLE conversations;
+DROP TABLE device_lists;
+DROP TABLE devices;
+DROP TABLE sessions;
+DROP TABLE meta;

@@ -1,0 +1,569 @@
+//! The client that applications hold: signing in, conversations, sending, receiving.
+
+use crate::connection::Link;
+use crate::credentials::Credentials;
+use crate::crypto::{Me, account};
+use crate::error::{Error, Result};
+use crate::event::{Event, Message};
+use crate::events::Events;
+use crate::inbox::readable_row;
+use crate::rest::{HistoryRange, Rest};
+use crate::store::{QueuedMessage, Store, Tx};
+use sotto_protocol::auth::{
+    DeviceInfo, FoundUser, LoginRequest, Me as Account, Purpose, RegisterRequest, Tokens, Verification,
+};
+use sotto_protocol::conversation::{Conversation, ConversationType, CreateConversation};
+use sotto_protocol::event::Event as Durable;
+use sotto_protocol::frame::{Activity, PresenceUp, Typing, TypingState};
+use sotto_protocol::message::{Kind, Sender, Sent};
+use sotto_protocol::{ConversationId, DeviceId, MessageId, Seq, UserId, VerificationId, limits};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::broadcast;
+
+const ATTEMPT: &str = "attempt";
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The server, as `http://127.0.0.1:8080` or `https://chat.example.org`.
+    pub server: String,
+    /// How long a send is repeated before it is left to the outbox.
+    pub send_timeout: Duration,
+    /// How many events are kept for a slow reader; messages are never lost to it.
+    pub event_capacity: usize,
+    /// Name and version of the application, for the server's log.
+    pub client_name: Option<String>,
+}
+
+impl Options {
+    /// The usual behaviour with a server.
+    #[must_use]
+    pub fn new(server: impl Into<String>) -> Self {
+        Self {
+            server: server.into().trim_end_matches('/').to_owned(),
+            send_timeout: Duration::from_secs(60),
+            event_capacity: 4096,
+            client_name: None,
+        }
+    }
+}
+
+/// What signing in needs. `Debug` shows no code.
+#[derive(Clone)]
+pub struct SignIn {
+    /// From [`Client::verify`].
+    pub verification_id: VerificationId,
+    /// The six digits that came by SMS.
+    pub code: String,
+    /// What this device says of itself.
+    pub device: DeviceInfo,
+    /// Second factor of a login, where the account has one.
+    pub totp: Option<String>,
+    /// Replacement for the second factor.
+    pub backup_code: Option<String>,
+}
+
+impl SignIn {
+    /// Signing in without second factor.
+    #[must_use]
+    pub fn new(verification_id: VerificationId, code: impl Into<String>, device: DeviceInfo) -> Self {
+        Self { verification_id, code: code.into(), device, totp: None, backup_code: None }
+    }
+}
+
+impl fmt::Debug for SignIn {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SignIn").field("verification_id", &self.verification_id).finish_non_exhaustive()
+    }
+}
+
+/// What a message carries besides its content.
+#[derive(Clone, Debug, Default)]
+pub struct SendOptions {
+    /// The message it answers.
+    pub reply_to: Option<MessageId>,
+    /// Seconds until it expires on the server.
+    pub expires_in: Option<i64>,
+    /// The name to give it; made where there is none.
+    pub message_id: Option<MessageId>,
+}
+
+/// A signed-in device. Clones share everything; dropping the last one ends the connection.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) inner: Arc<Inner>,
+    /// Held by the application's clones only, not by the library's own tasks.
+    guard: Option<Arc<Guard>>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) options: Options,
+    pub(crate) rest: Rest,
+    pub(crate) store: Store,
+    pub(crate) me: Me,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) link: Link,
+    /// One refresh at a time: a refresh token works once.
+    pub(crate) renewing: tokio::sync::Mutex<()>,
+    pub(crate) maintaining: tokio::sync::Mutex<()>,
+    pub(crate) syncing: tokio::sync::Mutex<()>,
+    /// One send at a time in each conversation keeps its order.
+    pub(crate) sending: Mutex<HashMap<ConversationId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+struct Guard(Arc<Inner>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // The task closes the socket by itself; nobody waits for it here.
+        drop(self.0.link.stop());
+    }
+}
+
+impl Client {
+    /// Asks the server to send a code to a number.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn verify(server: &str, phone: &str, purpose: Purpose) -> Result<Verification> {
+        Rest::new(server)?.verify(phone, purpose).await
+    }
+
+    /// Makes an account with this store's keys as its first device.
+    ///
+    /// # Errors
+    /// As the REST calls. After an unknown outcome [`Client::login`] with the same store goes on.
+    pub async fn register(options: Options, store: Store, sign_in: SignIn) -> Result<Self> {
+        let rest = Rest::new(&options.server)?;
+        let keys = store.run(account::sign_in_keys).await?;
+        let SignIn { verification_id, code, device, .. } = sign_in;
+        let tokens = rest.register(&RegisterRequest { verification_id, code, device, keys }).await?;
+        Self::signed_in(options, rest, store, tokens).await
+    }
+
+    /// Signs in. An empty store makes a new device of the account; a store that was signed in before
+    /// proves it and becomes the same device again, with everything that waits for it.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn login(options: Options, store: Store, sign_in: SignIn) -> Result<Self> {
+        let rest = Rest::new(&options.server)?;
+        let SignIn { verification_id, code, device, totp, backup_code } = sign_in;
+        let (keys, device_proof) = store
+            .run(move |tx| {
+                let known = account::find(tx)?.is_some();
+                let keys = account::sign_in_keys(tx)?;
+                let proof = if known { Some(account::device_proof(tx, verification_id)?) } else { None };
+                Ok((keys, proof))
+            })
+            .await?;
+        let request = LoginRequest { verification_id, code, device, keys, device_proof, totp, backup_code };
+        let tokens = rest.login(&request).await?;
+        Self::signed_in(options, rest, store, tokens).await
+    }
+
+    async fn signed_in(options: Options, rest: Rest, store: Store, tokens: Tokens) -> Result<Self> {
+        let credentials = Credentials::new(tokens);
+        store.run(move |tx| become_device(tx, &credentials)).await?;
+        Self::begin(options, rest, store).await
+    }
+
+    /// Goes on with a store that is signed in. Needs no network.
+    ///
+    /// # Errors
+    /// [`Error::NotSignedIn`] when it is not.
+    pub async fn open(options: Options, store: Store) -> Result<Self> {
+        let rest = Rest::new(&options.server)?;
+        Self::begin(options, rest, store).await
+    }
+
+    async fn begin(options: Options, rest: Rest, store: Store) -> Result<Self> {
+        let credentials = store.run(Credentials::load).await?.ok_or(Error::NotSignedIn)?;
+        let me = Sender { user_id: credentials.user_id, device_id: credentials.device_id };
+        let (events, _) = broadcast::channel(options.event_capacity.max(1));
+        let inner = Arc::new(Inner {
+            options,
+            rest,
+            store,
+            me,
+            events,
+            link: Link::new(),
+            renewing: tokio::sync::Mutex::default(),
+            maintaining: tokio::sync::Mutex::default(),
+            syncing: tokio::sync::Mutex::default(),
+            sending: Mutex::default(),
+        });
+        let guard = Some(Arc::new(Guard(Arc::clone(&inner))));
+        Ok(Self { inner, guard })
+    }
+
+    /// A handle for the library's own tasks, which does not keep the connection alive.
+    pub(crate) fn unguarded(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), guard: None }
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        // Without a listener there is nobody to be told.
+        drop(self.inner.events.send(event));
+    }
+
+    /// The account.
+    #[must_use]
+    pub fn user_id(&self) -> UserId {
+        self.inner.me.user_id
+    }
+
+    /// This device.
+    #[must_use]
+    pub fn device_id(&self) -> DeviceId {
+        self.inner.me.device_id
+    }
+
+    /// The store, for a second client after this one.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        self.inner.store.clone()
+    }
+
+    /// A REST client with a valid token, for calls that this one does not wrap.
+    ///
+    /// # Errors
+    /// [`Error::SignedOut`] when the session has ended.
+    pub async fn rest(&self) -> Result<Rest> {
+        Ok(self.inner.rest.with_token(self.token().await?))
+    }
+
+    /// An access token, for tools that speak the protocol themselves.
+    ///
+    /// # Errors
+    /// [`Error::SignedOut`] when the session has ended.
+    pub async fn access_token(&self) -> Result<String> {
+        self.token().await
+    }
+
+    /// The account and the device as the server knows them.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn me(&self) -> Result<Account> {
+        self.call(|rest| async move { rest.me().await }).await
+    }
+
+    /// Finds accounts by their numbers.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn lookup(&self, phones: &[String]) -> Result<Vec<FoundUser>> {
+        self.call(|rest| async move { rest.lookup(phones).await }).await
+    }
+
+    /// Ends the session and removes this device, on the server and its keys in the store. Messages stay.
+    ///
+    /// # Errors
+    /// As the REST calls; then nothing has been removed here.
+    pub async fn logout(&self) -> Result<()> {
+        self.call(|rest| async move { rest.logout().await }).await?;
+        self.disconnect().await;
+        self.inner
+            .store
+            .run(|tx| {
+                Credentials::remove(tx)?;
+                account::remove(tx)?;
+                forget_device(tx)
+            })
+            .await
+    }
+
+    /// The direct conversation with a user, made where there is none.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn direct(&self, user: UserId) -> Result<ConversationId> {
+        self.direct_id(user).await
+    }
+
+    /// Makes a group of this user and others.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn group(&self, name: Option<&str>, members: &[UserId]) -> Result<ConversationId> {
+        let request = CreateConversation {
+            kind: ConversationType::Group,
+            members: members.to_vec(),
+            name: name.map(str::to_owned),
+        };
+        // A repeat after a lost answer must not make a second group.
+        let key = uuid::Uuid::new_v4().to_string();
+        let (request, key) = (&request, key.as_str());
+        let create = || self.call(|rest| async move { rest.create_conversation(request, Some(key)).await });
+        let (conversation, _) = match create().await {
+            Err(Error::Transport(_) | Error::Timeout) => create().await?,
+            answer => answer?,
+        };
+        let id = conversation.conversation_id;
+        self.keep_conversation(conversation).await?;
+        Ok(id)
+    }
+
+    /// Adds members to a group.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn add(&self, conversation: ConversationId, users: &[UserId]) -> Result<()> {
+        self.call(|rest| async move { rest.add_members(conversation, users).await }).await?;
+        self.inner.store.run(move |tx| tx.outdate_conversation(conversation)).await
+    }
+
+    /// Removes members from a group.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn remove(&self, conversation: ConversationId, users: &[UserId]) -> Result<()> {
+        self.call(|rest| async move { rest.remove_members(conversation, users).await }).await?;
+        self.inner
+            .store
+            .run(move |tx| {
+                tx.forget_outbound_group(conversation)?;
+                tx.outdate_conversation(conversation)
+            })
+            .await
+    }
+
+    /// Leaves a group.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn leave(&self, conversation: ConversationId) -> Result<()> {
+        self.remove(conversation, &[self.user_id()]).await
+    }
+
+    /// A conversation with its members, from the store if it is present there.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn conversation(&self, conversation: ConversationId) -> Result<Conversation> {
+        let known = self.inner.store.run(move |tx| tx.conversation(conversation)).await?;
+        if let Some((conversation, true)) = known {
+            return Ok(conversation);
+        }
+        let conversation = self.call(|rest| async move { rest.conversation(conversation).await }).await?;
+        self.keep_conversation(conversation.clone()).await?;
+        Ok(conversation)
+    }
+
+    /// Reads all conversations anew from the server, newest first, and keeps them.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn refresh_conversations(&self) -> Result<Vec<Conversation>> {
+        let mut all = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let from = after.as_deref();
+            let page = self.call(|rest| async move { rest.conversations(from, Some(200)).await }).await?;
+            for conversation in &page.items {
+                self.keep_conversation(conversation.clone()).await?;
+            }
+            all.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The devices seen of a user with their identity keys. Comparing them by another way (in
+    /// person, by phone) proves that nobody stands in between.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn identities(&self, user: UserId) -> Result<Vec<(DeviceId, Vec<u8>)>> {
+        self.inner.store.run(move |tx| tx.identities(user)).await
+    }
+
+    /// This device's identity key, to be compared with what others see.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn identity_key(&self) -> Result<Vec<u8>> {
+        self.inner.store.run(|tx| Ok(account::load(tx)?.curve25519_key().to_vec())).await
+    }
+
+    /// Sends a text. Returns when the server has stored it.
+    ///
+    /// # Errors
+    /// [`Error::Undelivered`] when there was no answer within [`Options::send_timeout`]: the message
+    /// waits in the outbox and goes out by itself with the next connection, [`Client::sync`] or
+    /// [`Client::flush`]. Every other error means that it will not be sent.
+    pub async fn send_text(&self, conversation: ConversationId, text: &str) -> Result<Sent> {
+        self.send_bytes(conversation, Kind::Text, text.as_bytes().to_vec()).await
+    }
+
+    /// Sends bytes of a kind.
+    ///
+    /// # Errors
+    /// As [`Client::send_text`].
+    pub async fn send_bytes(&self, conversation: ConversationId, kind: Kind, content: Vec<u8>) -> Result<Sent> {
+        self.send_with(conversation, kind, content, SendOptions::default()).await
+    }
+
+    /// Sends bytes of a kind as an answer to another message, with an expiry, or under a given name.
+    ///
+    /// # Errors
+    /// As [`Client::send_text`].
+    pub async fn send_with(
+        &self,
+        conversation: ConversationId,
+        kind: Kind,
+        content: Vec<u8>,
+        options: SendOptions,
+    ) -> Result<Sent> {
+        if content.len() >= limits::MAX_CIPHERTEXT {
+            return Err(Error::TooLarge);
+        }
+        self.send_queued(QueuedMessage {
+            message_id: options.message_id.unwrap_or_else(MessageId::ordered),
+            conversation_id: conversation,
+            kind,
+            internal: false,
+            content,
+            reply_to: options.reply_to,
+            expires_in: options.expires_in,
+            for_session: None,
+        })
+        .await
+    }
+
+    /// Tells the others that this user writes, or stopped. Never stored; nothing without a connection.
+    ///
+    /// # Errors
+    /// [`Error::Transport`] without a connection.
+    pub async fn typing(&self, conversation: ConversationId, state: TypingState) -> Result<()> {
+        let typing = Typing { conversation_id: conversation, state, user_id: None, device_id: None };
+        let frame = serde_json::to_string(&typing).map_err(Error::protocol)?;
+        self.inner.link.tell("typing", frame).await
+    }
+
+    /// Tells the server whether this user is active.
+    ///
+    /// # Errors
+    /// [`Error::Transport`] without a connection.
+    pub async fn presence(&self, state: Activity) -> Result<()> {
+        let frame = serde_json::to_string(&PresenceUp { state }).map_err(Error::protocol)?;
+        self.inner.link.tell("presence", frame).await
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events::new(self.clone(), i64::MIN, false)
+    }
+
+    /// What happens from now on, after the stored messages behind `position`. An application that
+    /// keeps the position of the last message it handled goes on exactly there after a restart;
+    /// 0 begins with the first message that this store ever got.
+    #[must_use]
+    pub fn events_since(&self, position: i64) -> Events {
+        Events::new(self.clone(), position, true)
+    }
+
+    /// The position of the last stored message, to begin a stream with.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn position(&self) -> Result<i64> {
+        self.inner.store.run(|tx| tx.last_position()).await
+    }
+
+    /// Readable messages of a conversation before a number (0: the last ones), from the store,
+    /// ascending, this device's own among them.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn history(&self, conversation: ConversationId, before: Seq, limit: u32) -> Result<Vec<Message>> {
+        let before = if before == 0 { Seq::MAX } else { before };
+        let rows = self.inner.store.run(move |tx| tx.messages_before(conversation, before, i64::from(limit))).await?;
+        rows.into_iter().map(readable_row).collect()
+    }
+
+    /// Reads a part of a conversation's history from the server into the store; the number of
+    /// entries that came. What was encrypted before this device existed stays unreadable.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn backfill(&self, conversation: ConversationId, range: HistoryRange) -> Result<usize> {
+        let page = self.call(|rest| async move { rest.history(conversation, range).await }).await?;
+        let count = page.items.len();
+        self.take(page.items.into_iter().map(Durable::NewMessage).collect()).await?;
+        Ok(count)
+    }
+
+    /// Catches up by REST, without a socket: stores and acknowledges everything that waits, then
+    /// sends what waits here. The number of events.
+    ///
+    /// # Errors
+    /// As the REST calls. What was stored until then is stored.
+    pub async fn sync(&self) -> Result<usize> {
+        let count = self.catch_up().await?;
+        self.flush().await?;
+        Ok(count)
+    }
+
+    async fn catch_up(&self) -> Result<usize> {
+        let _one_at_a_time = self.inner.syncing.lock().await;
+        let mut count = 0;
+        loop {
+            let page = self.call(|rest| async move { rest.sync(None).await }).await?;
+            self.note_epoch(page.epoch).await?;
+            let came = page.events.len();
+            if came == 0 {
+                return Ok(count);
+            }
+            count += came;
+            self.take(page.events).await?;
+            let cursor = page.cursor.as_str();
+            self.call(|rest| async move { rest.sync_ack(cursor).await }).await?;
+            if !page.has_more {
+                return Ok(count);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_handle = self.guard.is_some();
+        formatter
+            .debug_struct("Client")
+            .field("user_id", &self.inner.me.user_id)
+            .field("device_id", &self.inner.me.device_id)
+            .field("handle", &is_handle)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The server has given this store's keys a device: the same as before, or another.
+fn become_device(tx: &mut Tx<'_>, credentials: &Credentials) -> Result<()> {
+    if let Some(before) = Credentials::load(tx)? {
+        if before.user_id != credentials.user_id {
+            return Err(Error::Usage("this store belongs to another user".to_owned()));
+        }
+        if before.device_id != credentials.device_id {
+            forget_device(tx)?;
+        }
+    }
+    tx.set_meta_json(ATTEMPT, &0_i64)?;
+    account::mark_published(tx)?;
+    credentials.save(tx)
+}
+
+/// What was made under a device's id is worth nothing under another.
+fn forget_device(tx: &mut Tx<'_>) -> Result<()> {
+    tx.forget_sessions()?;
+    tx.forget_outbound_groups()?;
+    tx.forget_requests()?;
+    tx.restart_client_seqs()
+}
