@@ -24,6 +24,12 @@ impl Backoff {
         self.failures = 0;
     }
 
+    /// How many failures there were in a row.
+    #[must_use]
+    pub const fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// The longest wait that the next failure may cause.
     #[must_use]
     pub fn ceiling(&self) -> Duration {

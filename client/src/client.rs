@@ -1,6 +1,7 @@
 //! The client that applications hold: signing in, conversations, sending, receiving.
 
-use crate::connection::Link;
+use crate::backoff::Backoff;
+use crate::connection::{ATTEMPT, Link};
 use crate::credentials::Credentials;
 use crate::crypto::{Me, account};
 use crate::error::{Error, Result};
@@ -19,11 +20,12 @@ use sotto_protocol::message::{Kind, Sender, Sent};
 use sotto_protocol::{ConversationId, DeviceId, MessageId, Seq, UserId, VerificationId, limits};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::broadcast;
 
-const ATTEMPT: &str = "attempt";
+const MOST_REPEATS: u32 = 4;
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -110,6 +112,9 @@ pub(crate) struct Inner {
     pub(crate) renewing: tokio::sync::Mutex<()>,
     pub(crate) maintaining: tokio::sync::Mutex<()>,
     pub(crate) syncing: tokio::sync::Mutex<()>,
+    pub(crate) taking: tokio::sync::Mutex<()>,
+    /// Of the last message that was told.
+    pub(crate) position: AtomicI64,
     /// One send at a time in each conversation keeps its order.
     pub(crate) sending: Mutex<HashMap<ConversationId, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -182,6 +187,7 @@ impl Client {
 
     async fn begin(options: Options, rest: Rest, store: Store) -> Result<Self> {
         let credentials = store.run(Credentials::load).await?.ok_or(Error::NotSignedIn)?;
+        let position = store.run(|tx| tx.last_position()).await?;
         let me = Sender { user_id: credentials.user_id, device_id: credentials.device_id };
         let (events, _) = broadcast::channel(options.event_capacity.max(1));
         let inner = Arc::new(Inner {
@@ -194,6 +200,8 @@ impl Client {
             renewing: tokio::sync::Mutex::default(),
             maintaining: tokio::sync::Mutex::default(),
             syncing: tokio::sync::Mutex::default(),
+            taking: tokio::sync::Mutex::default(),
+            position: AtomicI64::new(position),
             sending: Mutex::default(),
         });
         let guard = Some(Arc::new(Guard(Arc::clone(&inner))));
@@ -206,6 +214,9 @@ impl Client {
     }
 
     pub(crate) fn tell(&self, event: Event) {
+        if let Event::Message(message) = &event {
+            self.inner.position.store(message.position, Ordering::Relaxed);
+        }
         // Without a listener there is nobody to be told.
         drop(self.inner.events.send(event));
     }
@@ -298,10 +309,16 @@ impl Client {
         // A repeat after a lost answer must not make a second group.
         let key = uuid::Uuid::new_v4().to_string();
         let (request, key) = (&request, key.as_str());
-        let create = || self.call(|rest| async move { rest.create_conversation(request, Some(key)).await });
-        let (conversation, _) = match create().await {
-            Err(Error::Transport(_) | Error::Timeout) => create().await?,
-            answer => answer?,
+        let mut backoff = Backoff::new();
+        let conversation = loop {
+            let created = self.call(|rest| async move { rest.create_conversation(request, Some(key)).await }).await;
+            match created {
+                Ok((conversation, _)) => break conversation,
+                Err(error) if error.is_unknown_outcome() && backoff.failures() < MOST_REPEATS => {
+                    tokio::time::sleep(backoff.next_wait()).await;
+                }
+                Err(error) => return Err(error),
+            }
         };
         let id = conversation.conversation_id;
         self.keep_conversation(conversation).await?;
@@ -459,7 +476,7 @@ impl Client {
     /// What happens from now on.
     #[must_use]
     pub fn events(&self) -> Events {
-        Events::new(self.clone(), i64::MIN, false)
+        Events::new(self.clone(), self.inner.position.load(Ordering::Relaxed), false)
     }
 
     /// What happens from now on, after the stored messages behind `position`. An application that
@@ -566,4 +583,124 @@ fn forget_device(tx: &mut Tx<'_>) -> Result<()> {
     tx.forget_outbound_groups()?;
     tx.forget_requests()?;
     tx.restart_client_seqs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::LinkState;
+    use sotto_protocol::Timestamp;
+
+    /// Nobody listens on port 9 of this machine.
+    async fn offline() -> Client {
+        let store = Store::in_memory().unwrap();
+        store.run(account::sign_in_keys).await.unwrap();
+        let tokens = Tokens {
+            user_id: UserId::random(),
+            device_id: DeviceId::random(),
+            access_token: "secret".to_owned(),
+            refresh_token: "secret".to_owned(),
+            token_type: "Bearer".to_owned(),
+            expires_in: 3600,
+            refresh_expires_in: 36000,
+        };
+        let credentials = Credentials::new(tokens);
+        store.run(move |tx| become_device(tx, &credentials)).await.unwrap();
+        let mut options = Options::new("http://127.0.0.1:9");
+        options.event_capacity = 4;
+        options.send_timeout = Duration::from_millis(50);
+        Client::open(options, store).await.unwrap()
+    }
+
+    async fn arrives(client: &Client, number: i64) {
+        let from = Sender { user_id: UserId::random(), device_id: DeviceId::random() };
+        let (message_id, conversation_id) = (MessageId::ordered(), ConversationId::ordered());
+        let position = client
+            .inner
+            .store
+            .run(move |tx| {
+                tx.add_message(&crate::store::NewMessage {
+                    message_id,
+                    conversation_id,
+                    seq: number,
+                    kind: Kind::Text,
+                    from: Some(from),
+                    state: crate::store::MessageState::Readable,
+                    content: Some(number.to_string().as_bytes()),
+                    reply_to: None,
+                    client_seq: None,
+                    server_time: Timestamp::now(),
+                })
+            })
+            .await
+            .unwrap();
+        client.tell(Event::Message(Message {
+            position,
+            message_id,
+            conversation_id,
+            seq: number,
+            kind: Kind::Text,
+            from,
+            content: number.to_string().into_bytes(),
+            reply_to: None,
+            client_seq: None,
+            server_time: Timestamp::now(),
+        }));
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_loses_no_message_and_reads_none_twice() {
+        let client = offline().await;
+        arrives(&client, 0).await;
+        let mut slow = client.events();
+        for number in 1..=200 {
+            arrives(&client, number).await;
+        }
+        let mut seen = Vec::new();
+        let mut lagged = false;
+        while seen.len() < 200 {
+            match slow.next().await.unwrap() {
+                Event::Message(message) => seen.push(message.seq),
+                Event::Lagged { .. } => lagged = true,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(lagged);
+        assert_eq!(seen, (1..=200).collect::<Vec<_>>());
+        arrives(&client, 201).await;
+        assert_eq!(slow.next_message().await.unwrap().seq, 201);
+
+        let mut again = client.events_since(0);
+        arrives(&client, 202).await;
+        for number in 0..=202 {
+            assert_eq!(again.next_message().await.unwrap().seq, number);
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_server_a_message_waits_in_the_outbox() {
+        let client = offline().await;
+        let conversation = ConversationId::ordered();
+        let sent = client.send_text(conversation, "later").await;
+        assert!(matches!(&sent, Err(Error::Undelivered { cause, .. }) if cause.is_retryable()), "{sent:?}");
+        let waiting = client.store().run(move |tx| tx.waiting_in(conversation, i64::MAX)).await.unwrap();
+        assert_eq!(waiting.len(), 1);
+        assert!(!format!("{client:?}{sent:?}").contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_tried_until_it_is_given_up() {
+        let client = offline().await;
+        let mut events = client.events();
+        client.connect();
+        for _ in 0..2 {
+            let event = events.next().await.unwrap();
+            assert!(matches!(event, Event::Disconnected { code: None, retry_in: Some(_) }), "{event:?}");
+        }
+        assert_eq!(client.link_state(), LinkState::Connecting);
+        client.disconnect().await;
+        assert_eq!(client.link_state(), LinkState::Off);
+        let attempts: Option<i64> = client.store().run(|tx| tx.meta_json(ATTEMPT)).await.unwrap();
+        assert!(attempts.unwrap() >= 2, "every attempt is counted and kept");
+    }
 }

@@ -29,8 +29,13 @@ const BATCH: usize = 64;
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// A server that takes nothing for so long counts as gone.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
+/// What was left in the outbox is tried again so often while the connection stands.
+const FLUSH_EVERY: Duration = Duration::from_secs(60);
+/// A connection that stood for so long was a good one: the next failure counts as the first.
+const GOOD_AFTER: Duration = Duration::from_secs(10);
 const NORMAL_CLOSURE: u16 = 1000;
-const ATTEMPT: &str = "attempt";
+/// Name of the count of attempts to connect, which signing in sets to nothing.
+pub(crate) const ATTEMPT: &str = "attempt";
 const EPOCH: &str = "epoch";
 
 /// How the managed connection stands.
@@ -124,8 +129,8 @@ struct End {
     code: Option<u16>,
     /// How long the server asks to stay away.
     wait: Option<Duration>,
-    /// It was up: the next failure is the first in a row.
-    was_up: bool,
+    /// It stood for a while: the next failure is the first in a row.
+    was_good: bool,
     next: Next,
 }
 
@@ -137,7 +142,7 @@ enum Next {
 
 impl End {
     const fn again(code: Option<u16>) -> Self {
-        Self { code, wait: None, was_up: false, next: Next::Again }
+        Self { code, wait: None, was_good: false, next: Next::Again }
     }
 
     fn closed(code: Option<u16>) -> Self {
@@ -146,17 +151,17 @@ impl End {
     }
 
     const fn off() -> Self {
-        Self { code: None, wait: None, was_up: false, next: Next::Off }
+        Self { code: None, wait: None, was_good: false, next: Next::Off }
     }
 
     const fn stop() -> Self {
-        Self { code: None, wait: None, was_up: false, next: Next::Stop }
+        Self { code: None, wait: None, was_good: false, next: Next::Stop }
     }
 }
 
 impl Client {
     /// Connects, and stays connected until [`Client::disconnect`], a close code that forbids coming
-    /// back, or the last clone of this client is dropped. Returns at once; what happens is told by
+    /// back, or the last clone of this client and its event streams is dropped. Returns at once; what happens is told by
     /// [`Client::events`], and [`Client::connected`] waits for it. Does nothing when connected.
     pub fn connect(&self) {
         let link = &self.inner.link;
@@ -198,8 +203,19 @@ impl Client {
         }
     }
 
+    /// Ends the connection as a crash would: without a close frame, whatever is being done. What was
+    /// stored is stored, nothing else is. For tests of what a kill leaves behind.
+    pub fn abort(&self) {
+        if let Some(task) = self.inner.link.stop() {
+            task.abort();
+            self.inner.link.state.send_replace(LinkState::Off);
+        }
+    }
+
     /// Stores durable events, tells the application, and begins what follows from them.
     pub(crate) async fn take(&self, events: Vec<Durable>) -> Result<()> {
+        // Told in the order of the commits: readers drop what lies behind their position.
+        let _one_at_a_time = self.inner.taking.lock().await;
         let me = self.inner.me;
         let applied = self.inner.store.run(move |tx| crate::inbox::apply(tx, me, events)).await?;
         for event in applied.events {
@@ -251,8 +267,7 @@ impl Client {
         Ok(())
     }
 
-    fn after_connecting(&self) {
-        self.maintain_keys_soon();
+    fn flush_soon(&self) {
         let client = self.unguarded();
         tokio::spawn(async move {
             if let Err(error) = client.flush().await {
@@ -279,7 +294,7 @@ async fn stay_connected(client: Client, mut commands: mpsc::Receiver<Command>, m
             return;
         }
         state.send_replace(LinkState::Connecting);
-        if end.was_up {
+        if end.was_good {
             backoff.reset();
         }
         let jitter = backoff.next_wait();
@@ -321,8 +336,9 @@ async fn connect_once(
         Ok(connection) => connection,
         Err(end) => return end,
     };
+    let began = Instant::now();
     let mut end = connection.run(commands, stop).await;
-    end.was_up = true;
+    end.was_good = began.elapsed() >= GOOD_AFTER;
     if end.code == Some(close::TOKEN_EXPIRED)
         && let Err(Error::SignedOut) = client.renew(&connection.token).await
     {
@@ -374,7 +390,8 @@ async fn open(client: &Client) -> Result<Connection<'_>, End> {
     client.note_epoch(welcome.epoch).await.map_err(|error| failed(client, &error))?;
     client.inner.link.state.send_replace(LinkState::Up);
     client.tell(Event::Connected { session_id: welcome.session_id, node: welcome.node, pending: welcome.pending });
-    client.after_connecting();
+    client.maintain_keys_soon();
+    client.flush_soon();
     Ok(Connection {
         client,
         socket,
@@ -386,6 +403,7 @@ async fn open(client: &Client) -> Result<Connection<'_>, End> {
         batch: Vec::new(),
         last_n: 0,
         chain: HashMap::new(),
+        flush_at: Instant::now() + FLUSH_EVERY,
         wait: None,
     })
 }
@@ -415,6 +433,7 @@ struct Connection<'a> {
     last_n: u64,
     /// The last message of each conversation on this connection.
     chain: HashMap<ConversationId, Seq>,
+    flush_at: Instant,
     /// What `goaway` asked for, and until when the server may close by itself.
     wait: Option<(Duration, Instant)>,
 }
@@ -428,6 +447,11 @@ impl Connection<'_> {
                 incoming = self.socket.next() => self.received(incoming).await,
                 Some(command) = commands.recv(), if self.unanswered.len() < MOST_UNANSWERED => self.command(command).await,
                 Some(token) = self.renewed.1.recv() => self.authenticate(token).await,
+                () = tokio::time::sleep_until(self.flush_at) => {
+                    self.flush_at = Instant::now() + FLUSH_EVERY;
+                    self.client.flush_soon();
+                    Ok(())
+                }
                 () = tokio::time::sleep_until(deadline) => Err(End::again(None)),
                 () = stopped(stop) => Err(End::off()),
             };

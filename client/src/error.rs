@@ -98,6 +98,16 @@ impl Error {
         }
     }
 
+    /// Whether the server may have done what was asked for: only a repeat with the same ids is right.
+    #[must_use]
+    pub fn is_unknown_outcome(&self) -> bool {
+        match self {
+            Self::Problem(problem) => matches!(problem.code, ErrorCode::Unavailable | ErrorCode::Internal),
+            Self::Transport(_) | Self::Timeout | Self::Closed { .. } => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn store(reason: impl ToString) -> Self {
         Self::Store(reason.to_string())
     }

@@ -10,7 +10,8 @@
 //! - [`Events`] tells what happens. Messages are read from the store where the reader was slow: none
 //!   is lost, and an application that keeps [`event::Message::position`] goes on where it was.
 //! - [`Socket`] and [`Rest`] are the contract itself, without state and without encryption. Tests
-//!   and load tools use them: they decide when to acknowledge, and what to send.
+//!   and load tools use them: they decide when to acknowledge, and what to send. [`DeviceKeys`] are
+//!   keys without a store, to sign such devices in with.
 //!
 //! # A bot
 //!
@@ -79,6 +80,7 @@ pub mod client;
 mod connection;
 mod credentials;
 mod crypto;
+pub mod device_keys;
 pub mod error;
 pub mod event;
 mod events;
@@ -92,9 +94,11 @@ mod upkeep;
 
 pub use client::{Client, Options, SendOptions, SignIn};
 pub use connection::LinkState;
+pub use device_keys::DeviceKeys;
 pub use error::{Error, Result};
 pub use event::Event;
 pub use events::Events;
+pub use reqwest::{Method, header::HeaderMap};
 pub use rest::Rest;
 pub use seal::StoreKey;
 pub use socket::{Socket, SocketOptions};

@@ -124,7 +124,7 @@ impl Client {
                 continue;
             }
             if !error.is_retryable() {
-                return Err(self.give_up(message, error).await?);
+                return Err(self.give_up(row, error).await?);
             }
             let asked = error.problem().and_then(|problem| problem.retry_after_ms).map(Duration::from_millis);
             let wait = asked.unwrap_or_default().max(backoff.next_wait());
@@ -204,7 +204,12 @@ impl Client {
     }
 
     /// What becomes of a message after a failure that a repeat does not heal.
-    async fn give_up(&self, message: MessageId, error: Error) -> Result<Error> {
+    async fn give_up(&self, row: OutboxRow, error: Error) -> Result<Error> {
+        let message = row.message.message_id;
+        if row.message.internal && error.code() == Some(ErrorCode::Blocked) {
+            // The receiver has not looked yet. The group's next message tries again.
+            return Ok(error);
+        }
         let is_final = match &error {
             // Another session of this device can still send it.
             Error::Problem(problem) => problem.code != ErrorCode::Unauthenticated,

@@ -31,15 +31,22 @@ pub(crate) fn save(tx: &mut Tx<'_>, account: &Account) -> Result<()> {
 /// are told to anybody.
 pub(crate) fn sign_in_keys(tx: &mut Tx<'_>) -> Result<Keys> {
     let mut account = find(tx)?.unwrap_or_default();
-    let unpublished = account.one_time_keys().len();
-    account.generate_one_time_keys(limits::MAX_KEYS_PER_UPLOAD.saturating_sub(unpublished));
     if account.fallback_key().is_empty() {
         account.generate_fallback_key();
         tx.set_meta_json(FALLBACK_AT, &Timestamp::now())?;
     }
+    let keys = complete_keys(&mut account, limits::MAX_KEYS_PER_UPLOAD)?;
     save(tx, &account)?;
-    let mut keys = unpublished_keys(&account)?;
+    Ok(keys)
+}
+
+/// All public keys with up to `count` unpublished one-time keys, made where they are missing.
+pub(crate) fn complete_keys(account: &mut Account, count: usize) -> Result<Keys> {
+    let unpublished = account.one_time_keys().len();
+    account.generate_one_time_keys(count.min(limits::MAX_KEYS_PER_UPLOAD).saturating_sub(unpublished));
+    let mut keys = unpublished_keys(account)?;
     keys.suite = Some(Suite::Olm);
+    keys.one_time_prekeys.get_or_insert_default();
     keys.identity_key = Some(account.curve25519_key().to_vec().into());
     keys.signing_key = Some(account.ed25519_key().as_bytes().to_vec().into());
     Ok(keys)
@@ -73,8 +80,12 @@ pub(crate) fn mark_published(tx: &mut Tx<'_>) -> Result<()> {
 
 /// Proves that this store's keys are those of a device that the server knows.
 pub(crate) fn device_proof(tx: &mut Tx<'_>, verification: VerificationId) -> Result<Binary> {
+    Ok(sign_proof(&load(tx)?, verification))
+}
+
+pub(crate) fn sign_proof(account: &Account, verification: VerificationId) -> Binary {
     let text = format!("{}{verification}", limits::DEVICE_PROOF_PREFIX);
-    Ok(load(tx)?.sign(text.as_bytes()).to_bytes().to_vec().into())
+    account.sign(text.as_bytes()).to_bytes().to_vec().into()
 }
 
 fn unpublished_keys(account: &Account) -> Result<Keys> {
