@@ -69,6 +69,17 @@ pub enum Appended {
     Stale,
     /// The conversation does not exist.
     Missing,
+    /// Another transaction holds the conversation: nothing was written of it.
+    Locked,
+}
+
+/// What to do about conversations that another transaction holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Leave them out, so that others need not wait.
+    Skip,
+    /// Wait for them, up to the lock's time limit.
+    Wait,
 }
 
 /// A device's mark to be raised, and the receipts it has seen.
@@ -86,6 +97,9 @@ pub struct DeliveredMark {
     pub up_to: Seq,
     /// The newest receipt it has acknowledged; 0: no change.
     pub receipts_seen: i64,
+    /// Whether the range holds events of the device. A range that was only passed over raises the
+    /// mark and is no news to anybody.
+    pub told: bool,
 }
 
 /// A member's read mark to be raised.
@@ -129,6 +143,17 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.appends.is_empty() && self.delivered.is_empty() && self.reads.is_empty() && self.accounts.is_empty()
     }
+
+    /// The marks alone, without those of some conversations.
+    pub(crate) fn marks_without(&self, conversations: &[ConversationId]) -> Self {
+        let keep = |id: &ConversationId| !conversations.contains(id);
+        Self {
+            appends: Vec::new(),
+            delivered: self.delivered.iter().filter(|mark| keep(&mark.conversation_id)).cloned().collect(),
+            reads: self.reads.iter().filter(|mark| keep(&mark.conversation_id)).cloned().collect(),
+            accounts: Vec::new(),
+        }
+    }
 }
 
 /// A mark that was raised.
@@ -157,6 +182,8 @@ pub struct Outcome {
     pub appended: Vec<Appended>,
     /// Marks that were raised.
     pub raised: Vec<Raised>,
+    /// Conversations whose marks were left out because another transaction holds them.
+    pub skipped_marks: Vec<ConversationId>,
 }
 
 /// What a commit tells every node (rule D1).
@@ -224,6 +251,7 @@ impl Wake {
 /// A conversation's head as it was read under its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
+    pub locked: bool,
     pub last_seq: Seq,
     pub membership_version: i64,
     pub device_versions: i64,
@@ -264,6 +292,7 @@ pub(crate) fn plan(
             }
             (Some(_), _) => Appended::Conflict,
             (None, None) => Appended::Missing,
+            (None, Some(head)) if !head.locked => Appended::Locked,
             (None, Some(head))
                 if head.membership_version != append.membership_version
                     || append.device_versions.is_some_and(|checked| checked != head.device_versions) =>
@@ -300,6 +329,7 @@ pub(crate) struct MarkPlan {
     /// New versions of the conversations that had a mark raised.
     pub versions: BTreeMap<ConversationId, i64>,
     pub raised: Vec<Raised>,
+    pub skipped: Vec<ConversationId>,
 }
 
 /// Rules D6 and D12: marks only grow, and each raise takes the next version of its conversation.
@@ -319,7 +349,9 @@ pub(crate) fn plan_marks(
             (mark.user_id, stored.unwrap_or(fresh))
         });
         row.receipts_seen = row.receipts_seen.max(mark.receipts_seen);
-        if mark.up_to > row.up_to {
+        if mark.up_to > row.up_to && !mark.told {
+            row.up_to = mark.up_to;
+        } else if mark.up_to > row.up_to {
             let Some(version) = next_version(&mut plan.versions, versions, mark.conversation_id) else {
                 continue;
             };

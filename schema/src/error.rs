@@ -9,6 +9,9 @@ pub enum StoreError {
     /// unknown, and the same request may succeed later.
     #[error("the database is not available: {0}")]
     Unavailable(String),
+    /// Another transaction held a row for too long; nothing was written.
+    #[error("the database is busy: {0}")]
+    Busy(String),
     /// A statement failed for a reason that a repeat does not mend.
     #[error("a statement failed: {0}")]
     Query(#[source] DieselError),
@@ -24,7 +27,7 @@ impl StoreError {
     /// Whether the same request may succeed later.
     #[must_use]
     pub const fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Busy(_))
     }
 
     /// Whether a unique key was violated.
@@ -34,14 +37,17 @@ impl StoreError {
     }
 }
 
-/// Parts of messages of the databases that mean "later": lock and statement timeouts, shutdown,
-/// a full disk, a busy file.
-const LATER: [&str; 12] = [
+/// Parts of messages that mean "held by another": the transaction was rolled back.
+const HELD: [&str; 4] = [
     "lock timeout",
-    "statement timeout",
     "database is locked",
     "database table is locked",
     "deadlock detected",
+];
+
+/// Parts of messages that mean "later": time limits, shutdown, a full disk.
+const LATER: [&str; 8] = [
+    "statement timeout",
     "terminating connection",
     "the database system is",
     "connection closed",
@@ -60,6 +66,9 @@ impl From<DieselError> for StoreError {
                 | DatabaseErrorKind::ClosedConnection,
                 info,
             ) => Self::Unavailable(info.message().to_owned()),
+            DieselError::DatabaseError(_, info) if HELD.iter().any(|part| info.message().contains(part)) => {
+                Self::Busy(info.message().to_owned())
+            }
             DieselError::DatabaseError(_, info) if LATER.iter().any(|part| info.message().contains(part)) => {
                 Self::Unavailable(info.message().to_owned())
             }

@@ -4,7 +4,7 @@
 //! arrays per statement because each statement is a round trip; SQLite takes row after row because
 //! each statement is a function call. What they decide is shared: [`crate::append`].
 
-use crate::append::{Batch, Outcome};
+use crate::append::{Batch, Outcome, Patience};
 use crate::store::Backend;
 use crate::{Store, StoreError, postgres as pg, sqlite as lite};
 use sotto_protocol::Timestamp;
@@ -63,16 +63,21 @@ impl JournalConnection {
     /// Must not be dropped before it ends.
     ///
     /// # Errors
-    /// `Unavailable`: the outcome is unknown. Anything else: nothing was written.
-    pub async fn write(&mut self, batch: Arc<Batch>, now: Timestamp) -> Result<Outcome, StoreError> {
+    /// `Unavailable`: the outcome is unknown. Anything else (`Busy` among them): nothing was written.
+    pub async fn write(
+        &mut self,
+        batch: Arc<Batch>,
+        patience: Patience,
+        now: Timestamp,
+    ) -> Result<Outcome, StoreError> {
         match &mut self.inner {
             Inner::Postgres { database, connection } => {
                 let mut open = match connection.take() {
                     Some(open) => open,
                     None => Box::new(database.dedicated().await?),
                 };
-                let result = postgres::write(&mut open, &batch, now).await;
-                if !matches!(&result, Err(error) if error.is_unavailable()) {
+                let result = postgres::write(&mut open, &batch, patience, now).await;
+                if !matches!(&result, Err(StoreError::Unavailable(_))) {
                     *connection = Some(open);
                 }
                 result

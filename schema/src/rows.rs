@@ -1,11 +1,16 @@
 //! Rows as the store's callers get them.
 
+pub mod keys;
+pub mod sign_in;
+
 use crate::types::{Json, Moment, Uuid, Word};
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use sotto_protocol::conversation::{ConversationType, Role};
 use sotto_protocol::message::{Kind, Message, Sender};
 use sotto_protocol::{ConversationId, DeviceId, MessageId, Seq, Timestamp, UserId};
+
+pub mod idempotency;
 
 /// A change of a user's devices, to be told to him and his contacts.
 #[derive(Clone, Debug)]

@@ -4,7 +4,11 @@ use crate::{StoreError, postgres, sqlite};
 
 mod account_log;
 mod conversations;
+mod devices;
+mod keys;
+mod idempotency;
 mod meta;
+mod sign_in;
 mod sync;
 
 /// How many connections the store keeps.

@@ -216,6 +216,111 @@ table! {
     }
 }
 
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid, Word};
+    /// Requests for a code.
+    verifications (id) {
+        id -> Uuid,
+        phone -> Text,
+        purpose -> Word,
+        code_hash -> Binary,
+        tries -> BigInt,
+        expires_at -> Moment,
+        used_at -> Nullable<Moment>,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::Moment;
+    /// Sliding windows that must survive a restart.
+    allowances (kind, subject) {
+        kind -> Text,
+        subject -> Binary,
+        moments -> Binary,
+        expires_at -> Moment,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// Token families.
+    sessions (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        device_id -> Uuid,
+        generation -> BigInt,
+        confirmed -> BigInt,
+        expires_at -> Moment,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// Families that were ended before their time.
+    ended_sessions (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        device_id -> Uuid,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// Refresh tokens, by their keyed hash.
+    refresh_tokens (hash) {
+        hash -> Binary,
+        session_id -> Uuid,
+        generation -> BigInt,
+        secret -> Binary,
+        used_at -> Nullable<Moment>,
+        expires_at -> Moment,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// Public keys that devices publish beside their identity.
+    prekeys (device_id, kind, key_id) {
+        device_id -> Uuid,
+        kind -> Text,
+        key_id -> BigInt,
+        public_key -> Binary,
+        signature -> Nullable<Binary>,
+        expires_at -> Nullable<Moment>,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// The highest id of a one-time key that a device has ever uploaded.
+    key_counters (device_id, kind) {
+        device_id -> Uuid,
+        kind -> Text,
+        highest -> BigInt,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
 allow_tables_to_appear_in_same_query!(
     users,
     devices,

@@ -3,14 +3,14 @@
 //! One statement for lock, check and number would check against a snapshot older than its lock.
 
 use crate::StoreError;
-use crate::append::{self, Batch, Head, Known, Mark, MarkPlan, Outcome, Plan};
+use crate::append::{self, Batch, Head, Known, Mark, MarkPlan, Outcome, Patience, Plan};
 use crate::postgres::{Connection, sql};
 use crate::types::{Moment, Uuid, Word};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Binary, Nullable};
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use sotto_protocol::{ConversationId, DeviceId, MessageId, Timestamp, UserId};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 #[derive(QueryableByName)]
 struct HeadRow {
@@ -76,14 +76,19 @@ struct ReadRow {
     read_at: Timestamp,
 }
 
-pub(super) async fn write(connection: &mut Connection, batch: &Batch, now: Timestamp) -> Result<Outcome, StoreError> {
+pub(super) async fn write(
+    connection: &mut Connection,
+    batch: &Batch,
+    patience: Patience,
+    now: Timestamp,
+) -> Result<Outcome, StoreError> {
     connection
         .transaction(async |connection| {
-            let plan = if batch.appends.is_empty() { Plan::default() } else { append(connection, batch, now).await? };
+            let plan = if batch.appends.is_empty() { Plan::default() } else { append(connection, batch, patience, now).await? };
             let marks = if batch.delivered.is_empty() && batch.reads.is_empty() {
                 MarkPlan::default()
             } else {
-                raise(connection, batch, now).await?
+                raise(connection, batch, patience, now).await?
             };
             if !batch.accounts.is_empty() {
                 see_accounts(connection, batch, now).await?;
@@ -92,19 +97,51 @@ pub(super) async fn write(connection: &mut Connection, batch: &Batch, now: Times
             if !wake.conversations.is_empty() {
                 crate::postgres::queries::wakes::write(connection, &wake, now).await?;
             }
-            Ok::<_, StoreError>(Outcome { appended: plan.appended, raised: marks.raised })
+            Ok::<_, StoreError>(Outcome { appended: plan.appended, raised: marks.raised, skipped_marks: marks.skipped })
         })
         .await
 }
 
-async fn append(connection: &mut Connection, batch: &Batch, now: Timestamp) -> Result<Plan, StoreError> {
+#[derive(QueryableByName)]
+struct LockedRow {
+    #[diesel(sql_type = Uuid)]
+    conversation_id: ConversationId,
+}
+
+/// Locks rows in id order and tells which ones it holds now.
+async fn locked(
+    connection: &mut Connection,
+    text: &'static str,
+    conversations: &[ConversationId],
+) -> Result<HashSet<ConversationId>, StoreError> {
+    Ok(sql(text)
+        .bind::<Array<Uuid>, _>(conversations)
+        .load::<LockedRow>(connection)
+        .await?
+        .into_iter()
+        .map(|row| row.conversation_id)
+        .collect())
+}
+
+async fn append(
+    connection: &mut Connection,
+    batch: &Batch,
+    patience: Patience,
+    now: Timestamp,
+) -> Result<Plan, StoreError> {
     let conversations: Vec<ConversationId> =
         batch.appends.iter().map(|append| append.conversation_id).collect::<BTreeSet<_>>().into_iter().collect();
-    sql("SELECT conversation_id FROM heads WHERE conversation_id = ANY($1) \
-         ORDER BY conversation_id FOR NO KEY UPDATE")
-    .bind::<Array<Uuid>, _>(&conversations)
-    .execute(connection)
-    .await?;
+    let lock = match patience {
+        Patience::Wait => {
+            "SELECT conversation_id FROM heads WHERE conversation_id = ANY($1) \
+             ORDER BY conversation_id FOR NO KEY UPDATE"
+        }
+        Patience::Skip => {
+            "SELECT conversation_id FROM heads WHERE conversation_id = ANY($1) \
+             ORDER BY conversation_id FOR NO KEY UPDATE SKIP LOCKED"
+        }
+    };
+    let locked = locked(connection, lock, &conversations).await?;
     let mut heads: HashMap<ConversationId, Head> =
         sql("SELECT conversation_id, last_seq, membership_version FROM heads \
              WHERE conversation_id = ANY($1)")
@@ -113,7 +150,12 @@ async fn append(connection: &mut Connection, batch: &Batch, now: Timestamp) -> R
         .await?
         .into_iter()
         .map(|row| {
-            let head = Head { last_seq: row.last_seq, membership_version: row.membership_version, device_versions: 0 };
+            let head = Head {
+                locked: locked.contains(&row.conversation_id),
+                last_seq: row.last_seq,
+                membership_version: row.membership_version,
+                device_versions: 0,
+            };
             (row.conversation_id, head)
         })
         .collect();
@@ -208,7 +250,12 @@ async fn insert(connection: &mut Connection, batch: &Batch, plan: &Plan, now: Ti
     Ok(())
 }
 
-async fn raise(connection: &mut Connection, batch: &Batch, now: Timestamp) -> Result<MarkPlan, StoreError> {
+async fn raise(
+    connection: &mut Connection,
+    batch: &Batch,
+    patience: Patience,
+    now: Timestamp,
+) -> Result<MarkPlan, StoreError> {
     let conversations: Vec<ConversationId> = batch
         .delivered
         .iter()
@@ -218,11 +265,29 @@ async fn raise(connection: &mut Connection, batch: &Batch, now: Timestamp) -> Re
         .into_iter()
         .collect();
     // After the lock a statement of its own reads the versions: with a snapshot newer than the lock.
-    sql("SELECT conversation_id FROM receipts WHERE conversation_id = ANY($1) \
-         ORDER BY conversation_id FOR NO KEY UPDATE")
-    .bind::<Array<Uuid>, _>(&conversations)
-    .execute(connection)
-    .await?;
+    let lock = match patience {
+        Patience::Wait => {
+            "SELECT conversation_id FROM receipts WHERE conversation_id = ANY($1) \
+             ORDER BY conversation_id FOR NO KEY UPDATE"
+        }
+        Patience::Skip => {
+            "SELECT conversation_id FROM receipts WHERE conversation_id = ANY($1) \
+             ORDER BY conversation_id FOR NO KEY UPDATE SKIP LOCKED"
+        }
+    };
+    let locked = locked(connection, lock, &conversations).await?;
+    let skipped: Vec<ConversationId> = conversations
+        .iter()
+        .copied()
+        .filter(|conversation| !locked.contains(conversation))
+        .collect();
+    let left: Batch;
+    let batch = if skipped.is_empty() {
+        batch
+    } else {
+        left = batch.marks_without(&skipped);
+        &left
+    };
     let versions: HashMap<ConversationId, i64> =
         sql("SELECT conversation_id, version FROM receipts WHERE conversation_id = ANY($1)")
             .bind::<Array<Uuid>, _>(&conversations)
@@ -277,7 +342,8 @@ async fn raise(connection: &mut Connection, batch: &Batch, now: Timestamp) -> Re
         })
         .collect()
     };
-    let plan = append::plan_marks(batch, &versions, &delivered, &reads, now);
+    let mut plan = append::plan_marks(batch, &versions, &delivered, &reads, now);
+    plan.skipped = skipped;
     store_marks(connection, &plan, now).await?;
     Ok(plan)
 }

@@ -102,7 +102,7 @@ pub(super) fn write(connection: &mut SqliteConnection, batch: &Batch, now: Times
                     .bind::<Moment, _>(now),
             )?;
         }
-        Ok(Outcome { appended: plan.appended, raised: marks.raised })
+        Ok(Outcome { appended: plan.appended, raised: marks.raised, skipped_marks: Vec::new() })
     })
 }
 
@@ -128,6 +128,7 @@ fn append(connection: &mut SqliteConnection, batch: &Batch, now: Timestamp) -> R
                 heads.insert(
                     conversation,
                     Head {
+                        locked: true,
                         last_seq: head.last_seq,
                         membership_version: head.membership_version,
                         device_versions: devices.map_or(0, |row| row.number),

@@ -152,3 +152,40 @@ pub async fn position(
         .await
         .optional()?)
 }
+
+/// The number of a user's newest event; `None`: no such user.
+pub async fn head(connection: &mut Connection, user: UserId) -> Result<Option<i64>, StoreError> {
+    use diesel::OptionalExtension;
+    let row: Option<SeqRow> = sql("SELECT account_seq AS seq FROM users WHERE id = $1")
+        .bind::<Uuid, _>(user)
+        .get_result(connection)
+        .await
+        .optional()?;
+    Ok(row.map(|row| row.seq))
+}
+
+/// Everybody who shares a conversation with a user at present.
+pub async fn contacts(connection: &mut Connection, user: UserId) -> Result<Vec<UserId>, StoreError> {
+    let rows: Vec<UserRow> = sql("SELECT DISTINCT other.user_id AS user_id \
+         FROM memberships mine JOIN memberships other \
+           ON other.conversation_id = mine.conversation_id AND other.to_seq IS NULL \
+         WHERE mine.user_id = $1 AND mine.to_seq IS NULL AND other.user_id <> $1")
+    .bind::<Uuid, _>(user)
+    .load(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.user_id).collect())
+}
+
+/// The other side of a user's direct conversations in which both have written.
+pub async fn presence_peers(connection: &mut Connection, user: UserId) -> Result<Vec<UserId>, StoreError> {
+    let rows: Vec<UserRow> = sql("SELECT DISTINCT other.user_id AS user_id \
+         FROM memberships mine \
+         JOIN conversations c ON c.id = mine.conversation_id AND c.kind = 'direct' \
+         JOIN memberships other ON other.conversation_id = mine.conversation_id \
+          AND other.user_id <> mine.user_id AND other.first_sent_seq IS NOT NULL \
+         WHERE mine.user_id = $1 AND mine.first_sent_seq IS NOT NULL")
+    .bind::<Uuid, _>(user)
+    .load(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.user_id).collect())
+}

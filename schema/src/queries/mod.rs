@@ -4,7 +4,12 @@ use super::{Connection, sql};
 use crate::StoreError;
 
 pub mod account_log;
+pub mod allowances;
 pub mod conversations;
+pub mod devices;
+pub mod keys;
+pub mod idempotency;
 pub mod meta;
+pub mod sign_in;
 pub mod sync;
 pub mod wakes;

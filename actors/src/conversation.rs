@@ -1,0 +1,819 @@
+//! The actor Conversation: checks what is sent to one conversation, hands it to a Journal, and tells its
+//! members after the commit.
+//!
+//! *Owns:* members, roles and device lists as they were last read, the ids of recent messages, what is in
+//! flight to the Journal, and the order of the fan-out.
+//! *When full:* answers `unavailable` with a time to wait.
+//! *On death:* is read from the database again at the next message.
+//!
+//! What it knows may be old: another node may have changed it. So nothing is refused by old knowledge, it is
+//! read again first; and nothing is accepted by old knowledge, for the Journal compares the versions again
+//! under the lock (rule D8).
+
+use crate::directory::Directory;
+use crate::journal::{Journal, Marks, Raise, Write, Written};
+use crate::mailbox::tell;
+use crate::node::Node;
+use crate::reply::Reply;
+use crate::session::{Deliver, Delivery, Ephemeral, ReceiptsMoved, Session};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, StreamHandler, WrapFuture,
+};
+use bytes::Bytes;
+use sotto_protocol::conversation::ConversationType;
+use sotto_protocol::frame::{Frame, Typing, TypingState};
+use sotto_protocol::message::{DeviceRef, OutgoingMessage, Sender, Sent};
+use sotto_protocol::{ConversationId, DeviceId, ErrorCode, MessageId, Problem, Seq, Timestamp, UserId, limits};
+use sotto_schema::append::{Append, Appended, Raised, ReadMark};
+use sotto_schema::rows::{ConversationState, MessageRow};
+use sotto_schema::{PackedEnvelopes, StoreError};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// Mailbox: sends and news that may wait.
+const CAPACITY: usize = 1024;
+/// Most sends waiting and in flight together.
+const MAX_PENDING: usize = 4096;
+/// Recent message ids kept to answer repeats without a look at the database.
+const RECENT: usize = 256;
+/// Checks of one message against versions that moved meanwhile.
+const MAX_TRIES: u32 = 3;
+/// A conversation that nobody uses for so long is forgotten.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// A message to be appended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Send {
+    /// Who sends.
+    pub sender: Sender,
+    /// What; its shape has been checked.
+    pub message: OutgoingMessage,
+    /// The sender is over his limit: refuse with this time to wait, unless it is a repeat.
+    pub limited: Option<u64>,
+    /// Where the answer goes.
+    pub reply: Reply,
+}
+
+/// Heads that a sweep or another node has seen: 0 says nothing.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Wake {
+    /// Number of the last message.
+    pub seq: Seq,
+    /// The newest receipt.
+    pub receipts: i64,
+    /// Tell even what was told before: a mailbox refused it.
+    pub again: bool,
+}
+
+/// Marks of this conversation that were raised and committed.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct MarksRaised(pub Vec<Raised>);
+
+/// A change of the members was committed: an entry of the log that is to be told.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct MembersMoved {
+    /// The entry's number.
+    pub seq: Seq,
+}
+
+/// A member reads.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ReadUpTo {
+    /// Who.
+    pub user: UserId,
+    /// On which device.
+    pub device: DeviceId,
+    /// Up to where.
+    pub up_to: Seq,
+    /// Answered after the commit.
+    pub reply: oneshot::Sender<Result<(), Problem>>,
+}
+
+/// A member writes, or stops to.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct TypingSignal {
+    /// Who.
+    pub sender: Sender,
+    /// What.
+    pub state: TypingState,
+}
+
+/// A send on its way.
+struct Request {
+    ticket: u64,
+    sender: Sender,
+    message: OutgoingMessage,
+    limited: Option<u64>,
+    reply: Reply,
+    arrived: Instant,
+    tries: u32,
+}
+
+/// What is known of the conversation, and since when.
+struct State {
+    kind: ConversationType,
+    members: HashMap<UserId, MemberState>,
+    former: HashSet<UserId>,
+    /// Devices of present members.
+    devices: BTreeMap<DeviceRef, Option<i64>>,
+    membership_version: i64,
+    device_versions: i64,
+    last_seq: Seq,
+    /// When the look at the database began.
+    read_at: Instant,
+}
+
+struct MemberState {
+    has_sent: bool,
+    has_read: bool,
+}
+
+impl State {
+    fn of(state: ConversationState, read_at: Instant) -> Self {
+        let device_versions =
+            state.members.iter().filter(|row| row.to_seq.is_none()).map(|row| row.device_version).sum();
+        let mut members = HashMap::new();
+        let mut former = HashSet::new();
+        for row in state.members {
+            if row.to_seq.is_some() {
+                former.insert(row.user_id);
+                continue;
+            }
+            let member = MemberState { has_sent: row.first_sent_seq.is_some(), has_read: row.read_up_to > 0 };
+            members.insert(row.user_id, member);
+        }
+        let devices = state
+            .devices
+            .into_iter()
+            .map(|row| (DeviceRef { user_id: row.user_id, device_id: row.device_id }, row.registration_id))
+            .collect();
+        Self {
+            kind: state.conversation.kind,
+            members,
+            former,
+            devices,
+            membership_version: state.conversation.membership_version,
+            device_versions,
+            last_seq: state.conversation.last_seq,
+            read_at,
+        }
+    }
+
+    const fn versions(&self) -> (i64, i64) {
+        (self.membership_version, self.device_versions)
+    }
+
+    fn roster(&self) -> String {
+        roster(self.membership_version, self.device_versions)
+    }
+}
+
+/// The version of a device list, as clients carry it.
+#[must_use]
+pub fn roster(membership_version: i64, device_versions: i64) -> String {
+    format!("{membership_version}.{device_versions}")
+}
+
+/// What is to be done with a send.
+enum Verdict {
+    Append { first_of_sender: bool, device_versions: Option<i64> },
+    Refuse(Problem),
+}
+
+/// A conversation that somebody here uses.
+pub struct Conversation {
+    id: ConversationId,
+    node: Node,
+    journal: Addr<Journal>,
+    state: Option<State>,
+    loading: bool,
+    waiting: VecDeque<Request>,
+    in_flight: HashMap<u64, Request>,
+    in_flight_versions: (i64, i64),
+    next_ticket: u64,
+    written: Option<mpsc::UnboundedSender<Written>>,
+    recent: HashMap<MessageId, (UserId, Seq, Timestamp)>,
+    recent_order: VecDeque<MessageId>,
+    told_seq: Seq,
+    told_receipts: i64,
+    /// News that came before the members were known.
+    wake: Option<Wake>,
+    typing: Option<TypingSignal>,
+    reads: Vec<ReadUpTo>,
+    used: Instant,
+}
+
+/// How much one look at the database brings.
+struct Look {
+    state: Result<Option<ConversationState>, StoreError>,
+    /// The message at the head of the queue, if the conversation has it already.
+    known: Option<(MessageId, UserId, Seq, Timestamp)>,
+    began: Instant,
+}
+
+impl Conversation {
+    /// A conversation that reads itself from the store when it is first needed.
+    #[must_use]
+    pub fn new(id: ConversationId, node: Node, journal: Addr<Journal>) -> Self {
+        Self {
+            id,
+            node,
+            journal,
+            state: None,
+            loading: false,
+            waiting: VecDeque::new(),
+            in_flight: HashMap::new(),
+            in_flight_versions: (0, 0),
+            next_ticket: 0,
+            written: None,
+            recent: HashMap::new(),
+            recent_order: VecDeque::new(),
+            told_seq: 0,
+            told_receipts: 0,
+            wake: None,
+            typing: None,
+            reads: Vec::new(),
+            used: Instant::now(),
+        }
+    }
+
+    /// Takes as many sends as can be decided now, in their order.
+    fn advance(&mut self, ctx: &mut Context<Self>) {
+        while let Some(request) = self.waiting.front() {
+            if self.loading {
+                return;
+            }
+            if let Some(sent) = self.recently(request) {
+                self.pop_and_answer(Ok(sent), true);
+                continue;
+            }
+            let Some(state) = &self.state else {
+                return self.look(ctx);
+            };
+            // What is in flight was checked against older versions and may come back: it goes first.
+            if !self.in_flight.is_empty() && self.in_flight_versions != state.versions() {
+                return;
+            }
+            match self.judge(state, request) {
+                Verdict::Append { first_of_sender, device_versions } => {
+                    self.hand_over(first_of_sender, device_versions);
+                }
+                Verdict::Refuse(_) if state.read_at <= request.arrived => return self.look(ctx),
+                Verdict::Refuse(problem) => self.pop_and_answer(Err(problem), false),
+            }
+        }
+    }
+
+    fn pop_and_answer(&mut self, answer: Result<Sent, Problem>, repeat: bool) {
+        if let Some(request) = self.waiting.pop_front() {
+            if repeat && request.limited.is_none() {
+                self.node.limits().refund_message(request.sender.user_id);
+            }
+            request.reply.send(answer);
+        }
+    }
+
+    /// Reads members, devices and versions, and whether the waiting message is known.
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        if self.loading {
+            return;
+        }
+        self.loading = true;
+        let store = self.node.store().clone();
+        let id = self.id;
+        let message = self.waiting.front().map(|request| request.message.message_id);
+        let work = async move {
+            let began = Instant::now();
+            let state = store.conversation_state(id).await;
+            let mut known = None;
+            if let Some(message) = message
+                && let Ok(Some((seq, Some(user), at))) = store.known_message(id, message).await
+            {
+                known = Some((message, user, seq, at));
+            }
+            Look { state, known, began }
+        };
+        ctx.spawn(work.into_actor(self).map(|look, actor, ctx| actor.looked(look, ctx)));
+    }
+
+    fn looked(&mut self, look: Look, ctx: &mut Context<Self>) {
+        self.loading = false;
+        if let Some((message, user, seq, at)) = look.known {
+            self.remember(message, user, seq, at);
+        }
+        match look.state {
+            Ok(Some(state)) => {
+                // What was told is not raised by what is read: another node's commit that was not swept yet
+                // would then never be told here (rule D1).
+                let fresh = State::of(state, look.began);
+                self.state = Some(fresh);
+                if let Some(wake) = self.wake.take() {
+                    self.spread_wake(wake);
+                }
+                if let Some(signal) = self.typing.take() {
+                    self.spread_typing(signal);
+                }
+                for read in std::mem::take(&mut self.reads) {
+                    self.read(read, ctx);
+                }
+                self.advance(ctx);
+            }
+            Ok(None) => {
+                while !self.waiting.is_empty() {
+                    self.pop_and_answer(Err(Problem::not_found()), false);
+                }
+                for read in self.reads.drain(..) {
+                    let _ = read.reply.send(Err(Problem::not_found()));
+                }
+                self.node.conversations().remove(&self.id, &ctx.address());
+                ctx.stop();
+            }
+            Err(error) => {
+                tracing::warn!(%error, conversation = %self.id, "a conversation could not be read");
+                while !self.waiting.is_empty() {
+                    self.pop_and_answer(Err(busy()), false);
+                }
+                for read in self.reads.drain(..) {
+                    let _ = read.reply.send(Err(busy()));
+                }
+            }
+        }
+    }
+
+    fn recently(&self, request: &Request) -> Option<Sent> {
+        let (user, seq, at) = self.recent.get(&request.message.message_id)?;
+        (*user == request.sender.user_id).then(|| self.sent(request.message.message_id, *seq, *at, true))
+    }
+
+    const fn sent(&self, message_id: MessageId, seq: Seq, at: Timestamp, duplicate: bool) -> Sent {
+        Sent { message_id, conversation_id: self.id, seq, server_time: at, duplicate }
+    }
+
+    /// The order of the contract: repeat (answered before), membership, limits, device list.
+    fn judge(&self, state: &State, request: &Request) -> Verdict {
+        let user = request.sender.user_id;
+        let Some(member) = state.members.get(&user) else {
+            return Verdict::Refuse(if state.former.contains(&user) {
+                Problem::new(ErrorCode::Forbidden, "you are no longer a member of this conversation")
+            } else {
+                Problem::not_found()
+            });
+        };
+        if self.recent.contains_key(&request.message.message_id) {
+            return Verdict::Refuse(Problem::new(
+                ErrorCode::Conflict,
+                "another user has used this message id in the conversation",
+            ));
+        }
+        if let Some(retry_after_ms) = request.limited {
+            return Verdict::Refuse(Problem::rate_limited(retry_after_ms));
+        }
+        if self.is_unanswered(state, user) {
+            return Verdict::Refuse(Problem::new(
+                ErrorCode::Blocked,
+                "the other has neither written nor read here yet; wait for an answer",
+            ));
+        }
+        let device_versions = match check_devices(state, request) {
+            Ok(used) => used.then_some(state.device_versions),
+            Err(problem) => return Verdict::Refuse(problem),
+        };
+        Verdict::Append { first_of_sender: !member.has_sent, device_versions }
+    }
+
+    /// Until the other member of a direct conversation has written or read, three messages are enough.
+    fn is_unanswered(&self, state: &State, sender: UserId) -> bool {
+        if state.kind != ConversationType::Direct || !self.node.limits().enabled() {
+            return false;
+        }
+        let answered =
+            state.members.iter().any(|(user, member)| *user != sender && (member.has_sent || member.has_read));
+        let pending = i64::try_from(self.in_flight.len()).unwrap_or(i64::MAX);
+        !answered && state.last_seq.saturating_add(pending) >= limits::MAX_UNANSWERED_CONTACT
+    }
+
+    /// Hands the first waiting send to the Journal.
+    fn hand_over(&mut self, first_of_sender: bool, device_versions: Option<i64>) {
+        let Some(mut request) = self.waiting.pop_front() else {
+            return;
+        };
+        let (Some(state), Some(reply)) = (&self.state, &self.written) else {
+            return request.reply.send(Err(busy()));
+        };
+        self.in_flight_versions = state.versions();
+        let message = &mut request.message;
+        let envelopes = message.envelopes.as_ref().map(|envelopes| Bytes::from(PackedEnvelopes::pack(envelopes).0));
+        let append = Append {
+            conversation_id: self.id,
+            message_id: message.message_id,
+            sender: request.sender,
+            kind: message.kind,
+            ciphertext: message.ciphertext.as_ref().map(|shared| Bytes::copy_from_slice(&shared.0)),
+            envelopes,
+            reply_to: message.reply_to,
+            client_seq: message.client_seq,
+            expires_in: message.expires_in,
+            membership_version: state.membership_version,
+            device_versions,
+            first_of_sender,
+        };
+        let write = Write { append, ticket: request.ticket, reply: reply.clone() };
+        if tell(&self.journal, write).is_err() {
+            request.reply.send(Err(busy()));
+            return;
+        }
+        self.in_flight.insert(request.ticket, request);
+    }
+
+    fn remember(&mut self, message: MessageId, user: UserId, seq: Seq, at: Timestamp) {
+        if self.recent.insert(message, (user, seq, at)).is_none() {
+            self.recent_order.push_back(message);
+            if self.recent_order.len() > RECENT
+                && let Some(oldest) = self.recent_order.pop_front()
+            {
+                self.recent.remove(&oldest);
+            }
+        }
+    }
+
+    fn stored(&mut self, request: Request, seq: Seq, at: Timestamp) {
+        self.remember(request.message.message_id, request.sender.user_id, seq, at);
+        request.reply.send(Ok(self.sent(request.message.message_id, seq, at, false)));
+        metrics::counter!("sotto_messages_total").increment(1);
+        if let Some(state) = &mut self.state {
+            state.last_seq = state.last_seq.max(seq);
+            if let Some(member) = state.members.get_mut(&request.sender.user_id) {
+                member.has_sent = true;
+            }
+        }
+        self.told_seq = self.told_seq.max(seq);
+        let row = row_of(self.id, request.sender, request.message, seq, at);
+        self.spread(&Arc::new(Delivery {
+            conversation_id: self.id,
+            seq,
+            row: Some(row),
+            shared_text: OnceLock::new(),
+        }));
+    }
+
+    /// Tells every member with a session here. What a full mailbox refuses, the sweep repairs.
+    fn spread(&self, delivery: &Arc<Delivery>) {
+        let Some(state) = &self.state else {
+            return;
+        };
+        for user in state.members.keys() {
+            if let Some(session) = self.node.sessions().get(user)
+                && tell(&session, Deliver(Arc::clone(delivery))).is_err()
+            {
+                self.node.repair_conversation(self.id);
+            }
+        }
+    }
+
+    fn spread_wake(&mut self, wake: Wake) {
+        if wake.seq > self.told_seq || (wake.again && wake.seq > 0) {
+            self.told_seq = self.told_seq.max(wake.seq);
+            if let Some(state) = &mut self.state {
+                state.last_seq = state.last_seq.max(wake.seq);
+            }
+            self.spread(&Arc::new(Delivery {
+                conversation_id: self.id,
+                seq: self.told_seq,
+                row: None,
+                shared_text: OnceLock::new(),
+            }));
+        }
+        if wake.receipts > self.told_receipts || (wake.again && wake.receipts > 0) {
+            self.spread_receipts(wake.receipts, None);
+        }
+    }
+
+    /// Tells that receipts wait: to everybody, or to some.
+    fn spread_receipts(&mut self, version: i64, only: Option<&HashSet<UserId>>) {
+        self.told_receipts = self.told_receipts.max(version);
+        let Some(state) = &self.state else {
+            return;
+        };
+        let sessions: &Directory<UserId, Session> = self.node.sessions();
+        let concerned = state.members.keys().filter(|user| only.is_none_or(|some| some.contains(user)));
+        for user in concerned {
+            let moved = ReceiptsMoved { conversation_id: self.id, version };
+            if let Some(session) = sessions.get(user)
+                && tell(&session, moved).is_err()
+            {
+                self.node.repair_conversation(self.id);
+            }
+        }
+    }
+
+    fn spread_typing(&self, signal: TypingSignal) {
+        let Some(state) = &self.state else {
+            return;
+        };
+        if !state.members.contains_key(&signal.sender.user_id) {
+            return;
+        }
+        let frame = Frame::new(
+            "typing",
+            Typing {
+                conversation_id: self.id,
+                state: signal.state,
+                user_id: Some(signal.sender.user_id),
+                device_id: Some(signal.sender.device_id),
+            },
+        );
+        let text = Bytes::from(frame.to_text());
+        for user in state.members.keys() {
+            if let Some(session) = self.node.sessions().get(user) {
+                // Dropped under pressure: nobody misses it for long.
+                let _ = tell(&session, Ephemeral { text: text.clone(), except: Some(signal.sender.device_id) });
+            }
+        }
+    }
+
+    fn read(&mut self, read: ReadUpTo, ctx: &mut Context<Self>) {
+        let Some(state) = &self.state else {
+            self.reads.push(read);
+            return self.look(ctx);
+        };
+        let refusal = if !state.members.contains_key(&read.user) {
+            Some(if state.former.contains(&read.user) {
+                Problem::new(ErrorCode::Forbidden, "you are no longer a member of this conversation")
+            } else {
+                Problem::not_found()
+            })
+        } else if read.up_to > state.last_seq {
+            Some(Problem::field("/up_to", "above_last_seq"))
+        } else {
+            None
+        };
+        let fresh_enough = state.read_at.elapsed() < Duration::from_millis(50);
+        match refusal {
+            Some(problem) if fresh_enough => {
+                let _ = read.reply.send(Err(problem));
+            }
+            Some(_) => {
+                self.reads.push(read);
+                self.look(ctx);
+            }
+            None => self.write_read(read, ctx),
+        }
+    }
+
+    fn write_read(&mut self, read: ReadUpTo, ctx: &mut Context<Self>) {
+        if let Some(member) = self.state.as_mut().and_then(|state| state.members.get_mut(&read.user)) {
+            member.has_read = member.has_read || read.up_to > 0;
+        }
+        let mark = ReadMark { conversation_id: self.id, user_id: read.user, device_id: read.device, up_to: read.up_to };
+        let marks = Marks { reads: vec![mark], ..Marks::default() };
+        let (reply, durable) = oneshot::channel();
+        if tell(&self.journal, Raise { marks, reply }).is_err() {
+            let _ = read.reply.send(Err(busy()));
+            return;
+        }
+        let work = async move {
+            let answer = if durable.await == Ok(true) { Ok(()) } else { Err(busy()) };
+            let _ = read.reply.send(answer);
+        };
+        ctx.spawn(work.into_actor(self));
+    }
+
+    /// A message came back because a version moved: it goes to its old place in the queue.
+    fn again(&mut self, mut request: Request) {
+        request.tries += 1;
+        if request.tries > MAX_TRIES {
+            return request.reply.send(Err(busy()));
+        }
+        self.state = None;
+        let place = self.waiting.iter().position(|other| other.ticket > request.ticket);
+        self.waiting.insert(place.unwrap_or(self.waiting.len()), request);
+    }
+}
+
+/// The device list against the envelopes, or the roster of a shared ciphertext. `Ok(true)`: it was used.
+fn check_devices(state: &State, request: &Request) -> Result<bool, Problem> {
+    let Some(envelopes) = &request.message.envelopes else {
+        return match &request.message.roster {
+            Some(roster) if *roster != state.roster() => {
+                Err(mismatch(ErrorCode::DeviceListMismatch, &[], &[], &[]).with("roster", state.roster()))
+            }
+            Some(_) => Ok(true),
+            None => Ok(false),
+        };
+    };
+    let mut given = HashSet::with_capacity(envelopes.len());
+    let mut extra = Vec::new();
+    let mut stale = Vec::new();
+    for envelope in envelopes {
+        let device = DeviceRef { user_id: envelope.user_id, device_id: envelope.device_id };
+        given.insert(device);
+        match state.devices.get(&device) {
+            None => extra.push(device),
+            Some(Some(present)) if envelope.registration_id.is_some_and(|used| used != *present) => stale.push(device),
+            Some(_) => {}
+        }
+    }
+    let missing: Vec<DeviceRef> = state
+        .devices
+        .keys()
+        .filter(|device| device.device_id != request.sender.device_id && !given.contains(device))
+        .copied()
+        .collect();
+    if !stale.is_empty() {
+        return Err(mismatch(ErrorCode::DeviceStale, &missing, &extra, &stale));
+    }
+    if !missing.is_empty() || !extra.is_empty() {
+        return Err(mismatch(ErrorCode::DeviceListMismatch, &missing, &extra, &stale));
+    }
+    Ok(true)
+}
+
+fn mismatch(code: ErrorCode, missing: &[DeviceRef], extra: &[DeviceRef], stale: &[DeviceRef]) -> Problem {
+    let list = |devices: &[DeviceRef]| {
+        let first = devices.iter().take(limits::MAX_MISMATCHES).collect::<Vec<_>>();
+        serde_json::to_value(first).unwrap_or_default()
+    };
+    Problem::new(code, "encrypt for the conversation's present devices and send again")
+        .with("missing", list(missing))
+        .with("extra", list(extra))
+        .with("stale", list(stale))
+}
+
+fn busy() -> Problem {
+    Problem::unavailable("the message could not be confirmed; send it again with the same id")
+}
+
+fn row_of(id: ConversationId, sender: Sender, message: OutgoingMessage, seq: Seq, at: Timestamp) -> MessageRow {
+    let expires_at = message
+        .expires_in
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .map(|seconds| at.plus(Duration::from_secs(seconds)));
+    MessageRow {
+        conversation_id: id,
+        seq,
+        message_id: message.message_id,
+        sender_user: Some(sender.user_id),
+        sender_device: Some(sender.device_id),
+        kind: message.kind,
+        ciphertext: message.ciphertext.map(|shared| shared.0),
+        envelopes: message.envelopes.map(|envelopes| PackedEnvelopes::pack(&envelopes).0),
+        reply_to: message.reply_to,
+        client_seq: message.client_seq,
+        system: None,
+        expires_at,
+        edited_at: None,
+        deleted_at: None,
+        created_at: at,
+    }
+}
+
+impl Actor for Conversation {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(CAPACITY);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.written = Some(sender);
+        ctx.add_stream(futures::stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|written| (written, receiver))
+        }));
+        ctx.run_interval(IDLE / 3, |actor, ctx| {
+            let busy = actor.loading || !actor.waiting.is_empty() || !actor.in_flight.is_empty();
+            if !busy && actor.used.elapsed() > IDLE {
+                actor.node.conversations().remove(&actor.id, &ctx.address());
+                ctx.stop();
+            }
+        });
+    }
+}
+
+impl Handler<Send> for Conversation {
+    type Result = ();
+
+    fn handle(&mut self, send: Send, ctx: &mut Self::Context) {
+        self.used = Instant::now();
+        if self.waiting.len() + self.in_flight.len() >= MAX_PENDING {
+            return send.reply.send(Err(busy()));
+        }
+        self.next_ticket += 1;
+        self.waiting.push_back(Request {
+            ticket: self.next_ticket,
+            sender: send.sender,
+            message: send.message,
+            limited: send.limited,
+            reply: send.reply,
+            arrived: self.used,
+            tries: 0,
+        });
+        self.advance(ctx);
+    }
+}
+
+impl StreamHandler<Written> for Conversation {
+    fn handle(&mut self, written: Written, ctx: &mut Self::Context) {
+        let Some(request) = self.in_flight.remove(&written.ticket) else {
+            return;
+        };
+        match written.outcome {
+            Some(Appended::Stored { seq, at }) => self.stored(request, seq, at),
+            Some(Appended::Known { seq, at }) => {
+                self.remember(request.message.message_id, request.sender.user_id, seq, at);
+                self.node.limits().refund_message(request.sender.user_id);
+                request.reply.send(Ok(self.sent(request.message.message_id, seq, at, true)));
+            }
+            Some(Appended::Conflict) => request.reply.send(Err(Problem::new(
+                ErrorCode::Conflict,
+                "another user has used this message id in the conversation",
+            ))),
+            Some(Appended::Missing) => request.reply.send(Err(Problem::not_found())),
+            Some(Appended::Stale) => self.again(request),
+            Some(Appended::Locked) | None => request.reply.send(Err(busy())),
+        }
+        self.advance(ctx);
+    }
+}
+
+impl Handler<Wake> for Conversation {
+    type Result = ();
+
+    fn handle(&mut self, wake: Wake, ctx: &mut Self::Context) {
+        if self.state.is_some() {
+            return self.spread_wake(wake);
+        }
+        let known = self.wake.get_or_insert(wake);
+        known.seq = known.seq.max(wake.seq);
+        known.receipts = known.receipts.max(wake.receipts);
+        // Members are not known yet, so nothing of this has been told.
+        known.again = true;
+        self.look(ctx);
+    }
+}
+
+impl Handler<MarksRaised> for Conversation {
+    type Result = ();
+
+    fn handle(&mut self, message: MarksRaised, ctx: &mut Self::Context) {
+        self.used = Instant::now();
+        let Some(state) = &mut self.state else {
+            let receipts = message.0.iter().map(|raised| raised.version).max().unwrap_or(0);
+            return Handler::<Wake>::handle(self, Wake { seq: 0, receipts, again: true }, ctx);
+        };
+        let large = state.members.len() > limits::MAX_MEMBERS_WITH_RECEIPTS;
+        let mut version = 0;
+        let mut told = HashSet::new();
+        for raised in &message.0 {
+            version = version.max(raised.version);
+            let is_read = raised.device_id.is_none();
+            // A delivered mark is news to others, a read mark to the reader's other devices too; in
+            // large conversations receipts stay with the reader.
+            told.extend(state.members.keys().filter(|user| if **user == raised.user_id { is_read } else { !large }));
+            if raised.device_id.is_none()
+                && let Some(member) = state.members.get_mut(&raised.user_id)
+            {
+                member.has_read = true;
+            }
+        }
+        self.spread_receipts(version, Some(&told));
+    }
+}
+
+impl Handler<MembersMoved> for Conversation {
+    type Result = ();
+
+    fn handle(&mut self, moved: MembersMoved, ctx: &mut Self::Context) {
+        self.used = Instant::now();
+        // Who is a member must be read before anybody is told.
+        self.state = None;
+        let wake = Wake { seq: moved.seq, receipts: 0, again: true };
+        Handler::<Wake>::handle(self, wake, ctx);
+    }
+}
+
+impl Handler<ReadUpTo> for Conversation {
+    type Result = ();
+
+    fn handle(&mut self, read: ReadUpTo, ctx: &mut Self::Context) {
+        self.used = Instant::now();
+        self.read(read, ctx);
+    }
+}
+
+impl Handler<TypingSignal> for Conversation {
+    type Result = ();
+
+    fn handle(&mut self, signal: TypingSignal, ctx: &mut Self::Context) {
+        if self.state.is_some() {
+            return self.spread_typing(signal);
+        }
+        self.typing = Some(signal);
+        self.look(ctx);
+    }
+}

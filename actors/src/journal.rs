@@ -1,0 +1,486 @@
+//! The actor Journal: writes whatever has gathered while the previous transaction was being written.
+//!
+//! *Owns:* two writing connections and the batch of each: the main one, and a side one for conversations
+//! that another transaction holds, so that nobody else waits in a convoy behind them.
+//! *When full:* its mailbox refuses; what waits longer than 5 s is answered "unavailable" and not written.
+//! *On death:* what it held is unanswered; clients repeat, and ids make that safe.
+//!
+//! There is no timer for messages: a lone one is written at once, and the batch grows with the load by
+//! itself. Marks alone are written at most every 200 ms.
+
+use crate::node::Node;
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use sotto_protocol::{ConversationId, Timestamp};
+use sotto_schema::append::{AccountMark, Append, Appended, Batch, DeliveredMark, Outcome, Patience, Raised, ReadMark};
+use sotto_schema::{JournalConnection, StoreError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// Mailbox: messages that may wait to be taken over into the batch.
+const CAPACITY: usize = 16_384;
+/// Most messages of one transaction.
+const MAX_APPENDS: usize = 512;
+/// Most bytes of one transaction, beyond its first message.
+const MAX_BYTES: usize = 4 << 20;
+/// Most mark requests of one transaction.
+const MAX_MARKS: usize = 2048;
+/// Marks alone wait so long for company.
+const MARKS_ALONE: Duration = Duration::from_millis(200);
+/// A message that has waited so long is answered and not written.
+const TOO_OLD: Duration = Duration::from_secs(5);
+
+/// What became of a message, told to the conversation that handed it over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The number that the conversation gave it.
+    pub ticket: u64,
+    /// The outcome; `None`: unknown, the client repeats.
+    pub outcome: Option<Appended>,
+}
+
+/// Appends a message. The answer goes to a queue that never refuses; it is bounded by what the
+/// conversation has in flight.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Write {
+    /// The message.
+    pub append: Append,
+    /// The conversation's number for it.
+    pub ticket: u64,
+    /// Where the outcome goes.
+    pub reply: mpsc::UnboundedSender<Written>,
+}
+
+/// Raises marks, all in this Journal's care.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Marks {
+    /// Delivered marks.
+    pub delivered: Vec<DeliveredMark>,
+    /// Read marks.
+    pub reads: Vec<ReadMark>,
+    /// Places in account logs.
+    pub accounts: Vec<AccountMark>,
+}
+
+impl Marks {
+    /// Whether there is nothing to raise.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.delivered.is_empty() && self.reads.is_empty() && self.accounts.is_empty()
+    }
+}
+
+/// Raises marks and answers after the commit: `true` when they are durable.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Raise {
+    /// What to raise.
+    pub marks: Marks,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<bool>,
+}
+
+/// Answers when everything that was handed over before has been written: for the drain.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Flush(pub oneshot::Sender<()>);
+
+#[derive(Debug)]
+struct Waiting {
+    write: Write,
+    since: Instant,
+}
+
+/// One connection with its queue.
+#[derive(Debug)]
+struct Lane {
+    patience: Patience,
+    /// Away while a transaction runs.
+    connection: Option<JournalConnection>,
+    writes: VecDeque<Waiting>,
+    marks: VecDeque<Raise>,
+}
+
+impl Lane {
+    const fn new(connection: JournalConnection, patience: Patience) -> Self {
+        Self { patience, connection: Some(connection), writes: VecDeque::new(), marks: VecDeque::new() }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.connection.is_some() && self.writes.is_empty() && self.marks.is_empty()
+    }
+}
+
+/// What one transaction carries, and whom to answer.
+struct Load {
+    batch: Arc<Batch>,
+    writes: Vec<Waiting>,
+    marks: Vec<Raise>,
+}
+
+/// A Journal.
+#[derive(Debug)]
+pub struct Journal {
+    node: Node,
+    main: Lane,
+    side: Lane,
+    /// Conversations whose messages go by the side lane, with how many are there.
+    aside: HashMap<ConversationId, usize>,
+    marks_written: Instant,
+    timer_set: bool,
+    flushing: Vec<oneshot::Sender<()>>,
+}
+
+impl Journal {
+    /// A Journal that writes to the node's store.
+    #[must_use]
+    pub fn new(node: Node) -> Self {
+        let connection = || node.store().journal();
+        Self {
+            main: Lane::new(connection(), Patience::Skip),
+            side: Lane::new(connection(), Patience::Wait),
+            aside: HashMap::new(),
+            marks_written: Instant::now(),
+            timer_set: false,
+            flushing: Vec::new(),
+            node,
+        }
+    }
+
+    fn step(&mut self, ctx: &mut Context<Self>) {
+        self.start(false, ctx);
+        self.start(true, ctx);
+        if self.main.is_idle() && self.side.is_idle() {
+            for flushed in self.flushing.drain(..) {
+                // Who drains may have lost patience.
+                let _ = flushed.send(());
+            }
+        }
+    }
+
+    /// Begins a transaction on a lane if its connection is free and something waits.
+    fn start(&mut self, side: bool, ctx: &mut Context<Self>) {
+        let urgent = !self.flushing.is_empty();
+        let lane = if side { &mut self.side } else { &mut self.main };
+        if lane.connection.is_none() || (lane.writes.is_empty() && lane.marks.is_empty()) {
+            return;
+        }
+        let alone = lane.writes.is_empty();
+        let waited = self.marks_written.elapsed();
+        if alone && !side && !urgent && waited < MARKS_ALONE {
+            if !self.timer_set {
+                self.timer_set = true;
+                ctx.run_later(MARKS_ALONE.saturating_sub(waited), |journal, ctx| {
+                    journal.timer_set = false;
+                    journal.step(ctx);
+                });
+            }
+            return;
+        }
+        let load = take(lane, side);
+        if load.batch.is_empty() {
+            // Everything was too old, and has been answered: see whether more waits.
+            answer_marks(load.marks, false);
+            return self.start(side, ctx);
+        }
+        if !load.marks.is_empty() {
+            self.marks_written = Instant::now();
+        }
+        let Some(connection) = lane.connection.take() else {
+            return;
+        };
+        metrics::counter!("sotto_batches_total").increment(1);
+        metrics::histogram!("sotto_batch_size").record(count(load.batch.appends.len()));
+        let patience = lane.patience;
+        let work = write(connection, load, patience);
+        ctx.spawn(work.into_actor(self).map(move |done, journal, ctx| {
+            journal.finish(side, done, ctx);
+        }));
+    }
+
+    fn finish(&mut self, side: bool, done: Done, ctx: &mut Context<Self>) {
+        if side {
+            for waiting in &done.load.writes {
+                self.leave_side(waiting.write.append.conversation_id);
+            }
+            self.side.connection = Some(done.connection);
+        } else {
+            self.main.connection = Some(done.connection);
+        }
+        for (waiting, outcome) in done.load.writes.into_iter().zip(done.appended) {
+            if outcome == Some(Appended::Locked) && !side {
+                *self.aside.entry(waiting.write.append.conversation_id).or_default() += 1;
+                self.side.writes.push_back(waiting);
+                continue;
+            }
+            let outcome = outcome.filter(|outcome| *outcome != Appended::Locked);
+            // A conversation that died has nobody to tell; its clients repeat.
+            let _ = waiting.write.reply.send(Written { ticket: waiting.write.ticket, outcome });
+        }
+        if !side {
+            self.move_aside();
+        }
+        let (skipped, done_marks) = split_marks(done.load.marks, &done.skipped);
+        answer_marks(done_marks, done.marks_durable);
+        self.side.marks.extend(skipped);
+        self.node.tell_raised(done.raised);
+        self.step(ctx);
+    }
+
+    /// What follows in a conversation that went aside goes there too, so that its order stays.
+    fn move_aside(&mut self) {
+        if self.aside.is_empty() {
+            return;
+        }
+        let (aside, stay): (Vec<_>, Vec<_>) = self
+            .main
+            .writes
+            .drain(..)
+            .partition(|waiting| self.aside.contains_key(&waiting.write.append.conversation_id));
+        self.main.writes = stay.into();
+        for waiting in aside {
+            *self.aside.entry(waiting.write.append.conversation_id).or_default() += 1;
+            self.side.writes.push_back(waiting);
+        }
+    }
+
+    fn leave_side(&mut self, conversation: ConversationId) {
+        if let Some(count) = self.aside.get_mut(&conversation) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.aside.remove(&conversation);
+            }
+        }
+    }
+}
+
+fn count(number: usize) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+/// Takes what fits into one transaction; the side lane takes one conversation at a time.
+fn take(lane: &mut Lane, side: bool) -> Load {
+    let mut writes = Vec::new();
+    let mut bytes = 0;
+    let only = lane.writes.front().map(|first| first.write.append.conversation_id);
+    let mut rest = VecDeque::new();
+    while let Some(waiting) = lane.writes.pop_front() {
+        let append = &waiting.write.append;
+        if waiting.since.elapsed() > TOO_OLD && !side {
+            let late = Written { ticket: waiting.write.ticket, outcome: None };
+            let _ = waiting.write.reply.send(late);
+            continue;
+        }
+        if side && Some(append.conversation_id) != only {
+            rest.push_back(waiting);
+            continue;
+        }
+        bytes += append.ciphertext.as_ref().map_or(0, bytes::Bytes::len)
+            + append.envelopes.as_ref().map_or(0, bytes::Bytes::len);
+        if !writes.is_empty() && (writes.len() >= MAX_APPENDS || bytes > MAX_BYTES) {
+            rest.push_back(waiting);
+            break;
+        }
+        writes.push(waiting);
+    }
+    rest.append(&mut lane.writes);
+    lane.writes = rest;
+    let marks: Vec<Raise> = lane.marks.drain(..lane.marks.len().min(MAX_MARKS)).collect();
+    let batch = Arc::new(batch_of(&writes, &marks));
+    Load { batch, writes, marks }
+}
+
+fn batch_of(writes: &[Waiting], marks: &[Raise]) -> Batch {
+    let all = || marks.iter().map(|raise| &raise.marks);
+    Batch {
+        appends: writes.iter().map(|waiting| waiting.write.append.clone()).collect(),
+        delivered: all().flat_map(|marks| marks.delivered.iter().cloned()).collect(),
+        reads: all().flat_map(|marks| marks.reads.iter().cloned()).collect(),
+        accounts: all().flat_map(|marks| marks.accounts.iter().cloned()).collect(),
+    }
+}
+
+fn answer_marks(marks: Vec<Raise>, durable: bool) {
+    for raise in marks {
+        // A session that has ended reads the marks again when it comes back.
+        let _ = raise.reply.send(durable);
+    }
+}
+
+/// Parts the mark requests whose conversations were skipped from those that are done.
+fn split_marks(marks: Vec<Raise>, skipped: &[ConversationId]) -> (Vec<Raise>, Vec<Raise>) {
+    if skipped.is_empty() {
+        return (Vec::new(), marks);
+    }
+    let (mut again, mut done) = (Vec::new(), Vec::new());
+    for mut raise in marks {
+        raise.marks.delivered.retain(|mark| skipped.contains(&mark.conversation_id));
+        raise.marks.reads.retain(|mark| skipped.contains(&mark.conversation_id));
+        raise.marks.accounts.clear();
+        if raise.marks.is_empty() {
+            done.push(raise);
+        } else {
+            again.push(raise);
+        }
+    }
+    (again, done)
+}
+
+/// What a transaction, or several after a failure, came to.
+struct Done {
+    connection: JournalConnection,
+    load: Load,
+    /// One per message; `None`: unknown.
+    appended: Vec<Option<Appended>>,
+    raised: Vec<Raised>,
+    skipped: Vec<ConversationId>,
+    marks_durable: bool,
+}
+
+async fn write(mut connection: JournalConnection, load: Load, patience: Patience) -> Done {
+    let started = Instant::now();
+    let result = connection.write(Arc::clone(&load.batch), patience, Timestamp::now()).await;
+    metrics::histogram!("sotto_journal_seconds").record(started.elapsed().as_secs_f64());
+    match result {
+        Ok(outcome) => done(connection, load, outcome),
+        Err(StoreError::Unavailable(reason)) => {
+            tracing::warn!(%reason, "a batch could not be written; its outcome is unknown");
+            metrics::counter!("sotto_batches_failed_total").increment(1);
+            failed(connection, load)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a batch failed; repeating it one conversation at a time");
+            metrics::counter!("sotto_batches_failed_total").increment(1);
+            one_by_one(connection, load, patience).await
+        }
+    }
+}
+
+fn done(connection: JournalConnection, load: Load, outcome: Outcome) -> Done {
+    Done {
+        connection,
+        load,
+        appended: outcome.appended.into_iter().map(Some).collect(),
+        raised: outcome.raised,
+        skipped: outcome.skipped_marks,
+        marks_durable: true,
+    }
+}
+
+fn failed(connection: JournalConnection, load: Load) -> Done {
+    Done {
+        connection,
+        appended: vec![None; load.writes.len()],
+        load,
+        raised: Vec::new(),
+        skipped: Vec::new(),
+        marks_durable: false,
+    }
+}
+
+/// Rule D11: what one row poisons must not hold up the others.
+async fn one_by_one(mut connection: JournalConnection, load: Load, patience: Patience) -> Done {
+    let mut appended = vec![None; load.writes.len()];
+    let mut raised = Vec::new();
+    let mut skipped = Vec::new();
+    let mut order: Vec<ConversationId> = Vec::new();
+    for append in &load.batch.appends {
+        if !order.contains(&append.conversation_id) {
+            order.push(append.conversation_id);
+        }
+    }
+    for conversation in order {
+        let places: Vec<usize> = load
+            .batch
+            .appends
+            .iter()
+            .enumerate()
+            .filter(|(_, append)| append.conversation_id == conversation)
+            .map(|(place, _)| place)
+            .collect();
+        let batch = Batch {
+            appends: places.iter().filter_map(|place| load.batch.appends.get(*place)).cloned().collect(),
+            ..Batch::default()
+        };
+        match connection.write(Arc::new(batch), patience, Timestamp::now()).await {
+            Ok(outcome) => {
+                for (place, outcome) in places.iter().zip(outcome.appended) {
+                    if let Some(slot) = appended.get_mut(*place) {
+                        *slot = Some(outcome);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, %conversation, "messages of a conversation could not be written"),
+        }
+    }
+    let marks = Batch { appends: Vec::new(), ..Batch::clone(&load.batch) };
+    let mut marks_durable = true;
+    if !marks.is_empty() {
+        match connection.write(Arc::new(marks), patience, Timestamp::now()).await {
+            Ok(outcome) => {
+                raised = outcome.raised;
+                skipped = outcome.skipped_marks;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "marks could not be written");
+                marks_durable = false;
+            }
+        }
+    }
+    Done { connection, load, appended, raised, skipped, marks_durable }
+}
+
+impl Actor for Journal {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(CAPACITY);
+    }
+}
+
+impl Handler<Write> for Journal {
+    type Result = ();
+
+    fn handle(&mut self, write: Write, ctx: &mut Self::Context) {
+        let conversation = write.append.conversation_id;
+        let waiting = Waiting { write, since: Instant::now() };
+        if let Some(count) = self.aside.get_mut(&conversation) {
+            *count += 1;
+            self.side.writes.push_back(waiting);
+        } else {
+            self.main.writes.push_back(waiting);
+        }
+        // Not at once: what else is in the mailbox belongs into the same transaction.
+        if self.main.connection.is_some() || self.side.connection.is_some() {
+            self.step_later(ctx);
+        }
+    }
+}
+
+impl Journal {
+    fn step_later(&mut self, ctx: &mut Context<Self>) {
+        ctx.spawn(async {}.into_actor(self).map(|(), journal, ctx| journal.step(ctx)));
+    }
+}
+
+impl Handler<Raise> for Journal {
+    type Result = ();
+
+    fn handle(&mut self, raise: Raise, ctx: &mut Self::Context) {
+        self.main.marks.push_back(raise);
+        if self.main.connection.is_some() {
+            self.step_later(ctx);
+        }
+    }
+}
+
+impl Handler<Flush> for Journal {
+    type Result = ();
+
+    fn handle(&mut self, flush: Flush, ctx: &mut Self::Context) {
+        self.flushing.push(flush.0);
+        self.step(ctx);
+    }
+}

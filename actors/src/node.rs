@@ -1,0 +1,775 @@
+//! A node: its store, its directories of actors, and what REST and sockets ask of them.
+
+use crate::bus::Bus;
+use crate::bus::local::LocalBus;
+use crate::conversation::{self, Conversation, MarksRaised, MembersMoved, ReadUpTo, Send, Wake as WakeConversation};
+use crate::directory::Directory;
+use crate::identity::Identity;
+use crate::journal::{Flush, Journal, Marks, Raise};
+use crate::mailbox::{Refused, ask, tell};
+use crate::rate_limit::{LimitSettings, Limits};
+use crate::registry::Registry;
+use crate::registry::local::LocalRegistry;
+use crate::reply::Reply;
+use crate::session::{AccountMoved, Drain, End, ReadAgain, Session, StockIsLow};
+use crate::sweep::Sweep;
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Handler, Message};
+use sotto_protocol::conversation::{Conversation as ConversationView, ConversationType, CreateConversation, Member};
+use sotto_protocol::event::{ConversationChanged, DevicesChanged, Event, KeysLow};
+use sotto_protocol::message::{Message as MessageView, OutgoingMessage, Sender, Sent};
+use sotto_protocol::{ConversationId, DeviceId, ErrorCode, MessageId, Problem, Seq, Timestamp, UserId, limits, text};
+use sotto_schema::append::{Raised, Wake};
+use sotto_schema::rows::{ConversationState, MemberChange, MembersChanged, NewConversation};
+use sotto_schema::{Store, StoreError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+/// What a node needs to know besides its store.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// Its name, in `welcome.node` and in metrics.
+    pub node_id: String,
+    /// Between pings.
+    pub heartbeat: Duration,
+    /// For `hello` to come.
+    pub hello_timeout: Duration,
+    /// Nothing acknowledged for so long while something is due: 4421.
+    pub ack_timeout: Duration,
+    /// Nothing read by the peer for so long while something waits: 4420.
+    pub stall_timeout: Duration,
+    /// Journals that write at the same time, 1 … 16; SQLite has one.
+    pub journals: usize,
+    /// Limits over time.
+    pub limits: LimitSettings,
+    /// Most sockets of this node.
+    pub max_sockets: usize,
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self {
+            node_id: "node".to_owned(),
+            heartbeat: Duration::from_secs(30),
+            hello_timeout: Duration::from_secs(10),
+            ack_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(30),
+            journals: 2,
+            limits: LimitSettings::default(),
+            max_sockets: 15_000,
+        }
+    }
+}
+
+struct Inner {
+    store: Store,
+    epoch: Uuid,
+    settings: NodeSettings,
+    identity: Arc<dyn Identity>,
+    limits: Limits,
+    registry: Registry,
+    bus: Bus,
+    journals: OnceLock<Vec<Addr<Journal>>>,
+    sweep: OnceLock<Addr<Sweep>>,
+    conversations: Directory<ConversationId, Conversation>,
+    sessions: Directory<UserId, Session>,
+    /// What a full mailbox refused, for the sweep to tell again.
+    repairs: Mutex<HashSet<ConversationId>>,
+    account_repairs: Mutex<HashMap<UserId, i64>>,
+    draining: AtomicBool,
+    started: Instant,
+    /// Milliseconds after `started` when the wakes were last read.
+    swept: AtomicU64,
+    connections: AtomicUsize,
+}
+
+/// A running node. Cheap to clone.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Node({})", self.0.settings.node_id)
+    }
+}
+
+/// A failure of the store as its caller may see it. It is logged here, once.
+#[must_use]
+pub fn store_problem(error: StoreError) -> Problem {
+    if error.is_unavailable() {
+        tracing::warn!(%error, "the database is not available");
+        Problem::unavailable("the database does not answer; try again")
+    } else {
+        tracing::error!(%error, "the store failed");
+        Problem::new(ErrorCode::Internal, "the server could not do this; it is in its log")
+    }
+}
+
+fn busy() -> Problem {
+    Problem::unavailable("too much to do; try again")
+}
+
+impl Node {
+    /// Starts the permanent actors on the calling arbiter: limits, Journals, Sweep. The schema must be up.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn start(store: Store, identity: Arc<dyn Identity>, settings: NodeSettings) -> Result<Self, StoreError> {
+        let epoch = store.epoch().await?;
+        let node = Self(Arc::new(Inner {
+            epoch,
+            identity,
+            limits: Limits::start(settings.limits),
+            registry: Registry::Local(LocalRegistry::default()),
+            bus: Bus::Local(LocalBus),
+            journals: OnceLock::new(),
+            sweep: OnceLock::new(),
+            conversations: Directory::default(),
+            sessions: Directory::default(),
+            repairs: Mutex::default(),
+            account_repairs: Mutex::default(),
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+            swept: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+            settings,
+            store,
+        }));
+        let journals = node.store().journals(node.settings().journals.max(1));
+        let started = (0..journals).map(|_| Journal::new(node.clone()).start()).collect();
+        // Set once: nobody else has the node yet.
+        let _ = node.0.journals.set(started);
+        let _ = node.0.sweep.set(Sweep::new(node.clone()).start());
+        Ok(node)
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn node_id(&self) -> &str {
+        &self.0.settings.node_id
+    }
+
+    /// The store's generation.
+    #[must_use]
+    pub fn epoch(&self) -> Uuid {
+        self.0.epoch
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn settings(&self) -> &NodeSettings {
+        &self.0.settings
+    }
+
+    /// Limits over time.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// Checks of identity.
+    #[must_use]
+    pub fn identity(&self) -> &dyn Identity {
+        &*self.0.identity
+    }
+
+    /// Who is where.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    /// Conversations active here.
+    #[must_use]
+    pub fn conversations(&self) -> &Directory<ConversationId, Conversation> {
+        &self.0.conversations
+    }
+
+    /// Users with a socket here.
+    #[must_use]
+    pub fn sessions(&self) -> &Directory<UserId, Session> {
+        &self.0.sessions
+    }
+
+    /// The session of a user; it starts on the calling arbiter if there is none.
+    #[must_use]
+    pub fn session(&self, user: UserId) -> Addr<Session> {
+        self.0.sessions.get_or_start(user, || Session::new(user, self.clone()).start())
+    }
+
+    fn journal(&self, conversation: ConversationId) -> Option<&Addr<Journal>> {
+        let journals = self.0.journals.get()?;
+        let last = conversation.as_bytes().last().copied().unwrap_or_default();
+        journals.get(usize::from(last) % journals.len().max(1))
+    }
+
+    /// Tells a conversation something; it starts on the calling arbiter if it is not active.
+    ///
+    /// # Errors
+    /// Its mailbox is full or it has just stopped.
+    pub fn tell_conversation<M>(&self, id: ConversationId, message: M) -> Result<(), Refused>
+    where
+        Conversation: Handler<M>,
+        <Conversation as Actor>::Context: ToEnvelope<Conversation, M>,
+        M: Message + std::marker::Send + 'static,
+        M::Result: std::marker::Send,
+    {
+        let Some(journal) = self.journal(id) else {
+            return Err(Refused::Closed);
+        };
+        let address =
+            self.0.conversations.get_or_start(id, || Conversation::new(id, self.clone(), journal.clone()).start());
+        tell(&address, message)
+    }
+
+    // ---- wakes -------------------------------------------------------------------------------------
+
+    /// Raises heads here: of conversations by their actors, of account logs by their sessions.
+    pub fn wake(&self, wake: &Wake, again: bool) {
+        for (id, seq, receipts) in &wake.conversations {
+            let message = WakeConversation { seq: *seq, receipts: *receipts, again };
+            // A conversation that is not active here is woken only if somebody may read it here.
+            if (self.0.conversations.get(id).is_some() || !self.0.sessions.is_empty())
+                && self.tell_conversation(*id, message).is_err()
+            {
+                self.repair_conversation(*id);
+            }
+        }
+        for (user, seq) in &wake.users {
+            if let Some(session) = self.0.sessions.get(user)
+                && tell(&session, AccountMoved(*seq)).is_err()
+            {
+                let mut repairs = self.0.account_repairs.lock().unwrap_or_else(PoisonError::into_inner);
+                let head = repairs.entry(*user).or_default();
+                *head = (*head).max(*seq);
+            }
+        }
+    }
+
+    /// Notes that somebody could not be told of a conversation; the sweep tells everybody again.
+    pub fn repair_conversation(&self, id: ConversationId) {
+        self.0.repairs.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        metrics::counter!("sotto_mailbox_refused_total").increment(1);
+    }
+
+    /// Tells again what a full mailbox has refused.
+    pub(crate) fn repair(&self) {
+        let refused = std::mem::take(&mut *self.0.repairs.lock().unwrap_or_else(PoisonError::into_inner));
+        for id in refused {
+            let node = self.clone();
+            actix_rt::spawn(async move {
+                let Ok(Some(state)) = node.store().conversation_state(id).await else {
+                    return node.repair_conversation(id);
+                };
+                let head = state.conversation;
+                let wake = Wake { conversations: vec![(id, head.last_seq, head.receipts_version)], users: Vec::new() };
+                node.wake(&wake, true);
+            });
+        }
+        let users = std::mem::take(&mut *self.0.account_repairs.lock().unwrap_or_else(PoisonError::into_inner));
+        self.wake(&Wake::of_users(users.into_iter().collect()), false);
+    }
+
+    pub(crate) fn swept(&self) {
+        let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.swept.store(now, Ordering::Relaxed);
+        metrics::gauge!("sotto_sessions").set(f64::from(u32::try_from(self.0.sessions.len()).unwrap_or(u32::MAX)));
+        let conversations = u32::try_from(self.0.conversations.len()).unwrap_or(u32::MAX);
+        metrics::gauge!("sotto_conversations").set(f64::from(conversations));
+    }
+
+    /// How long ago the wakes were read.
+    #[must_use]
+    pub fn sweep_age(&self) -> Duration {
+        let swept = Duration::from_millis(self.0.swept.load(Ordering::Relaxed));
+        self.0.started.elapsed().saturating_sub(swept)
+    }
+
+    pub(crate) fn read_all_again(&self) {
+        for (_, session) in self.0.sessions.all() {
+            // One that is full reads again when it is told of anything.
+            let _ = tell(&session, ReadAgain);
+        }
+    }
+
+    /// Tells conversations of marks that were committed.
+    pub(crate) fn tell_raised(&self, raised: Vec<Raised>) {
+        let mut by_conversation: BTreeMap<ConversationId, Vec<Raised>> = BTreeMap::new();
+        for mark in raised {
+            by_conversation.entry(mark.conversation_id).or_default().push(mark);
+        }
+        for (id, marks) in by_conversation {
+            if self.tell_conversation(id, MarksRaised(marks)).is_err() {
+                self.repair_conversation(id);
+            }
+        }
+    }
+
+    /// Hands marks to the Journals that care for them; `true` when all are durable.
+    pub async fn raise(&self, marks: Marks) -> bool {
+        let mut parts: HashMap<usize, Marks> = HashMap::new();
+        let Some(journals) = self.0.journals.get() else {
+            return false;
+        };
+        let shard = |bytes: &[u8; 16]| usize::from(bytes.last().copied().unwrap_or_default()) % journals.len().max(1);
+        for mark in marks.delivered {
+            parts.entry(shard(mark.conversation_id.as_bytes())).or_default().delivered.push(mark);
+        }
+        for mark in marks.reads {
+            parts.entry(shard(mark.conversation_id.as_bytes())).or_default().reads.push(mark);
+        }
+        for mark in marks.accounts {
+            parts.entry(shard(mark.device_id.as_bytes())).or_default().accounts.push(mark);
+        }
+        let mut answers = Vec::new();
+        for (index, marks) in parts {
+            let (reply, answer) = oneshot::channel();
+            let Some(journal) = journals.get(index) else {
+                return false;
+            };
+            if tell(journal, Raise { marks, reply }).is_err() {
+                return false;
+            }
+            answers.push(answer);
+        }
+        for answer in answers {
+            if answer.await != Ok(true) {
+                return false;
+            }
+        }
+        true
+    }
+
+    // ---- messages ----------------------------------------------------------------------------------
+
+    /// Appends a message and answers when it is durable.
+    ///
+    /// # Errors
+    /// Whatever the contract says of a send; `unavailable`: unknown outcome, repeat with the same id.
+    pub async fn send(&self, sender: Sender, message: OutgoingMessage) -> Result<Sent, Problem> {
+        message.check(sender.device_id)?;
+        let decision = self.limits().message(sender.user_id).await;
+        let limited = (!decision.allowed).then_some(decision.retry_after_ms);
+        let id = message.conversation_id;
+        let (reply, answer) = oneshot::channel();
+        let send = Send { sender, message, limited, reply: Reply::Once(reply) };
+        self.tell_conversation(id, send).map_err(|_| busy())?;
+        match tokio::time::timeout(Duration::from_millis(4800), answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => {
+                Err(Problem::unavailable("the message could not be confirmed; send it again with the same id"))
+            }
+        }
+    }
+
+    /// Raises a read mark and answers when it is durable.
+    ///
+    /// # Errors
+    /// 404, 403, 422 `above_last_seq`, `unavailable`.
+    pub async fn mark_read(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        id: ConversationId,
+        up_to: Seq,
+    ) -> Result<(), Problem> {
+        if up_to < 0 {
+            return Err(Problem::field("/up_to", "out_of_range"));
+        }
+        let (reply, answer) = oneshot::channel();
+        self.tell_conversation(id, ReadUpTo { user, device, up_to, reply }).map_err(|_| busy())?;
+        match tokio::time::timeout(Duration::from_millis(4800), answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(busy()),
+        }
+    }
+
+    /// The same by a message's id.
+    ///
+    /// # Errors
+    /// 404 when the caller has no such message, 409 when several conversations of his hold the id.
+    pub async fn mark_message_read(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        message: MessageId,
+        conversation: Option<ConversationId>,
+    ) -> Result<(), Problem> {
+        let homes = self.store().homes_of_message(user, message).await.map_err(store_problem)?;
+        let home = match (conversation, homes.as_slice()) {
+            (Some(wanted), homes) => homes.iter().find(|(id, _)| *id == wanted).copied(),
+            (None, [home]) => Some(*home),
+            (None, []) => None,
+            (None, _) => {
+                let detail = "several of your conversations hold this id; name one";
+                return Err(Problem::new(ErrorCode::Conflict, detail));
+            }
+        };
+        let (id, seq) = home.ok_or_else(Problem::not_found)?;
+        self.mark_read(user, device, id, seq).await
+    }
+
+    /// A page of history, ascending, at most 1 MiB and never below one item; `true` if more follows.
+    ///
+    /// # Errors
+    /// 404 when the caller never was a member.
+    pub async fn history(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        id: ConversationId,
+        after: Option<Seq>,
+        before: Option<Seq>,
+        limit: usize,
+    ) -> Result<(Vec<MessageView>, bool), Problem> {
+        if !self.store().was_member(id, user).await.map_err(store_problem)? {
+            return Err(Problem::not_found());
+        }
+        let backward = after.is_none() && before.is_some();
+        let one_more = i64::try_from(limit).unwrap_or(i64::MAX - 1) + 1;
+        let mut rows = self.store().history(id, user, after, before, one_more).await.map_err(store_problem)?;
+        let mut more = rows.len() > limit;
+        if backward {
+            rows.reverse();
+        }
+        rows.truncate(limit);
+        let mut bytes = 0;
+        let fits = rows
+            .iter()
+            .take_while(|row| {
+                bytes += row.wire_size();
+                bytes <= limits::MAX_PAGE_BYTES
+            })
+            .count()
+            .max(1);
+        more |= rows.len() > fits;
+        rows.truncate(fits);
+        if backward {
+            rows.reverse();
+        }
+        let now = Timestamp::now();
+        Ok((rows.iter().map(|row| row.for_device(device, now)).collect(), more))
+    }
+
+    // ---- conversations -----------------------------------------------------------------------------
+
+    /// Makes a conversation, or finds the direct one that the pair has: `false`.
+    ///
+    /// # Errors
+    /// 422 for wrong members or names, 404 for users that do not exist, 429.
+    pub async fn create_conversation(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        body: CreateConversation,
+    ) -> Result<(ConversationView, bool), Problem> {
+        let mut members: Vec<UserId> = body.members.clone();
+        members.sort_unstable();
+        members.dedup();
+        match body.kind {
+            ConversationType::Direct => {
+                if members.contains(&user) {
+                    return Err(Problem::field("/members", "oneself"));
+                }
+                if members.len() != 1 || body.members.len() != 1 {
+                    return Err(Problem::field("/members", "exactly_one"));
+                }
+                if body.name.is_some() {
+                    return Err(Problem::field("/name", "not_for_direct"));
+                }
+            }
+            ConversationType::Group => {
+                if let Some(name) = &body.name {
+                    text::check("/name", name, limits::MAX_NAME, true)?;
+                }
+            }
+        }
+        if !members.contains(&user) {
+            members.push(user);
+        }
+        if members.len() > limits::MAX_MEMBERS {
+            return Err(Problem::field("/members", "too_many"));
+        }
+        let decision = self.limits().conversation(user).await;
+        if !decision.allowed {
+            return Err(Problem::rate_limited(decision.retry_after_ms));
+        }
+        let new = NewConversation { kind: body.kind, name: body.name, creator: user, members: members.clone() };
+        let made = self.store().create_conversation(new, Timestamp::now()).await.map_err(store_problem)?;
+        let Some((id, is_new)) = made else {
+            return Err(Problem::not_found());
+        };
+        if is_new {
+            self.account_moved(&members).await;
+        }
+        Ok((self.conversation(user, device, id).await?, is_new))
+    }
+
+    /// Tells sessions here that account events wait: their numbers are read from the database.
+    async fn account_moved(&self, users: &[UserId]) {
+        for user in users {
+            if self.0.sessions.get(user).is_none() {
+                continue;
+            }
+            if let Ok(Some(head)) = self.store().account_head(*user).await {
+                self.0.bus.publish(self, &Wake::of_users(vec![(*user, head)]));
+            }
+        }
+    }
+
+    /// A conversation as one of its members sees it; former members see what was theirs.
+    ///
+    /// # Errors
+    /// 404 when the caller never was a member.
+    pub async fn conversation(
+        &self,
+        user: UserId,
+        _device: DeviceId,
+        id: ConversationId,
+    ) -> Result<ConversationView, Problem> {
+        let state = self.store().conversation_state(id).await.map_err(store_problem)?;
+        state.and_then(|state| view(&state, user)).ok_or_else(Problem::not_found)
+    }
+
+    /// A user's conversations, newest first, before one of them.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn list_conversations(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        before: Option<ConversationId>,
+        limit: i64,
+    ) -> Result<Vec<ConversationView>, Problem> {
+        let ids = self.store().list_conversations(user, before, limit).await.map_err(store_problem)?;
+        let mut views = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.conversation(user, device, id).await {
+                Ok(view) => views.push(view),
+                Err(problem) if problem.code == ErrorCode::NotFound => {}
+                Err(problem) => return Err(problem),
+            }
+        }
+        Ok(views)
+    }
+
+    /// Adds members to a group.
+    ///
+    /// # Errors
+    /// 404, 403, 409 `limit_reached`, 422.
+    pub async fn add_members(&self, user: UserId, id: ConversationId, users: Vec<UserId>) -> Result<(), Problem> {
+        self.change_members(user, id, MemberChange::Add(distinct(users)?)).await
+    }
+
+    /// Removes members from a group; oneself alone: leaves.
+    ///
+    /// # Errors
+    /// 404, 403, 422.
+    pub async fn remove_members(&self, user: UserId, id: ConversationId, users: Vec<UserId>) -> Result<(), Problem> {
+        self.change_members(user, id, MemberChange::Remove(distinct(users)?)).await
+    }
+
+    async fn change_members(&self, user: UserId, id: ConversationId, change: MemberChange) -> Result<(), Problem> {
+        let changed = self.store().change_members(id, user, change, Timestamp::now()).await.map_err(store_problem)?;
+        match changed {
+            MembersChanged::Done { seq, told } => {
+                if self.tell_conversation(id, MembersMoved { seq }).is_err() {
+                    self.repair_conversation(id);
+                }
+                self.account_moved(&told).await;
+                Ok(())
+            }
+            MembersChanged::Nothing => Ok(()),
+            MembersChanged::NotFound | MembersChanged::NoSuchUser | MembersChanged::NoSuchMember => {
+                Err(Problem::not_found())
+            }
+            MembersChanged::Forbidden => Err(Problem::new(ErrorCode::Forbidden, "your role does not allow this here")),
+            MembersChanged::TooMany => Err(Problem::new(
+                ErrorCode::LimitReached,
+                format!("a group has at most {} members", limits::MAX_MEMBERS),
+            )),
+        }
+    }
+
+    // ---- accounts ----------------------------------------------------------------------------------
+
+    /// A user's account events after a number as they are sent; `None` where nothing is left to tell.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn account_events(
+        &self,
+        user: UserId,
+        _device: DeviceId,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<(i64, Option<Event>)>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.store().account_events_after(user, after, limit).await?;
+        let mut events = Vec::with_capacity(rows.len());
+        for row in rows {
+            let event = match row.kind.as_str() {
+                "devices_changed" => serde_json::from_value::<DevicesChanged>(row.body).ok().map(Event::DevicesChanged),
+                "conversation_changed" => self
+                    .store()
+                    .conversation_state(row.object.into())
+                    .await?
+                    .and_then(|state| view(&state, user))
+                    .map(|conversation| Event::ConversationChanged(ConversationChanged { conversation })),
+                _ => None,
+            };
+            events.push((row.seq, event));
+        }
+        Ok(events)
+    }
+
+    /// A user's devices changed and it is committed: him and his contacts are told.
+    pub async fn devices_changed(&self, user: UserId) {
+        let mut told = self.store().contacts(user).await.unwrap_or_default();
+        told.push(user);
+        self.account_moved(&told).await;
+    }
+
+    /// A device's session ended: its socket closes, if it has one here.
+    pub fn end_device(&self, user: UserId, device: DeviceId, code: u16) {
+        if let Some(session) = self.0.sessions.get(&user)
+            && tell(&session, End { device_id: device, code }) == Err(Refused::Full)
+        {
+            let node = self.clone();
+            actix_rt::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                node.end_device(user, device, code);
+            });
+        }
+    }
+
+    /// A claim left few keys in a device's stock.
+    pub fn keys_low(&self, user: UserId, device: DeviceId, low: KeysLow) {
+        if let Some(session) = self.0.sessions.get(&user) {
+            // One that is full hears it at its next `welcome`.
+            let _ = tell(&session, StockIsLow { device_id: device, low });
+        }
+    }
+
+    // ---- life --------------------------------------------------------------------------------------
+
+    /// Counts a socket that wants to open; `false`: the node has as many as it takes.
+    #[must_use]
+    pub fn connection_opened(&self) -> bool {
+        let before = self.0.connections.fetch_add(1, Ordering::Relaxed);
+        if before >= self.0.settings.max_sockets {
+            self.connection_closed();
+            return false;
+        }
+        true
+    }
+
+    /// A counted socket is gone.
+    pub fn connection_closed(&self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Open sockets.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.connections.load(Ordering::Relaxed)
+    }
+
+    /// Whether the node drains.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// How long the node has been running.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// Sends all sockets away and flushes the Journals, at most for `patience`.
+    pub async fn drain(&self, patience: Duration) {
+        self.0.draining.store(true, Ordering::Relaxed);
+        let deadline = tokio::time::Instant::now() + patience;
+        let sessions = self.0.sessions.all();
+        let spread = u64::try_from(sessions.len()).unwrap_or(u64::MAX).min(5000);
+        for (place, (_, session)) in sessions.into_iter().enumerate() {
+            // Clients come back spread over time, not all in one moment.
+            let place = u64::try_from(place).unwrap_or(0);
+            let reconnect_after_ms = 100 + place.wrapping_mul(7919) % spread.max(1);
+            if tell(&session, Drain { reconnect_after_ms }).is_err() {
+                tracing::debug!("a session could not be told of the drain");
+            }
+        }
+        while self.connections() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for journal in self.0.journals.get().into_iter().flatten() {
+            let flush = ask(journal, Flush);
+            if tokio::time::timeout_at(deadline.max(tokio::time::Instant::now() + Duration::from_secs(1)), flush)
+                .await
+                .is_err()
+            {
+                tracing::warn!("a journal was not flushed in time");
+            }
+        }
+    }
+}
+
+/// Users named once each; none is an error.
+fn distinct(mut users: Vec<UserId>) -> Result<Vec<UserId>, Problem> {
+    users.sort_unstable();
+    users.dedup();
+    if users.is_empty() {
+        return Err(Problem::field("/user_ids", "empty"));
+    }
+    if users.len() > limits::MAX_MEMBERS {
+        return Err(Problem::field("/user_ids", "too_many"));
+    }
+    Ok(users)
+}
+
+/// A conversation as a user sees it; `None`: he never was a member.
+fn view(state: &ConversationState, user: UserId) -> Option<ConversationView> {
+    let own = state.members.iter().filter(|row| row.user_id == user).max_by_key(|row| row.from_seq)?;
+    let is_member = own.to_seq.is_none();
+    let lowest = |user: UserId| {
+        state.devices.iter().filter(|device| device.user_id == user).map(|device| device.delivered_up_to).min()
+    };
+    let present = state.members.iter().filter(|row| row.to_seq.is_none());
+    let device_versions = present.clone().map(|row| row.device_version).sum();
+    // A former member sees neither who is there now nor how far they are.
+    let members = present
+        .filter(|_| is_member)
+        .map(|row| Member {
+            user_id: row.user_id,
+            role: row.role,
+            joined_at: row.joined_at,
+            read_up_to: row.read_up_to,
+            delivered_up_to: lowest(row.user_id).unwrap_or(0),
+        })
+        .collect();
+    let conversation = &state.conversation;
+    Some(ConversationView {
+        conversation_id: conversation.id,
+        kind: conversation.kind,
+        name: conversation.name.clone(),
+        members,
+        created_at: conversation.created_at,
+        last_seq: own.to_seq.unwrap_or(conversation.last_seq),
+        read_up_to: own.read_up_to,
+        delivered_up_to: lowest(user).unwrap_or(0),
+        roster: conversation::roster(conversation.membership_version, device_versions),
+    })
+}

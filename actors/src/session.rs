@@ -1,0 +1,1163 @@
+//! The actor Session: a user's devices that are connected here, and what each of them has been sent.
+//!
+//! *Owns:* per device its connection, cursors, heads and window; the marks that wait for their commit.
+//! *When full:* whoever tells it something notes that, and the sweep tells it again; the backlog is in the
+//! database.
+//! *On death:* its devices are closed and come back.
+//!
+//! Rule D2: a wake, from wherever, only raises a head. Events go out from the cursor upward, in order. A
+//! payload is a shortcut, taken only when it is the very next one and the backlog has been sent.
+
+use crate::device::{Device, Joined, Push, Whisper};
+use crate::journal::Marks;
+use crate::mailbox::tell;
+use crate::node::Node;
+use crate::render;
+use crate::window::{Item, Window};
+use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
+use bytes::Bytes;
+use sotto_protocol::event::{Event, KeysLow};
+use sotto_protocol::frame::{Ack as AckFrame, Activity, Availability, Empty, Frame, GoAway, Presence};
+use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, Timestamp, UserId, close};
+use sotto_schema::StoreError;
+use sotto_schema::append::{AccountMark, DeliveredMark};
+use sotto_schema::rows::{BacklogRow, MessageRow, ReceiptRow};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Mailbox: news and acknowledgements that may wait.
+const CAPACITY: usize = 2048;
+/// Messages of one read of the backlog.
+const READ_AT_ONCE: usize = 64;
+/// After the first, receipts of a conversation are sent at most this often.
+const RECEIPTS_EVERY: Duration = Duration::from_secs(1);
+/// Marks of what was only passed over wait so long for company.
+const PASSED_OVER_AFTER: Duration = Duration::from_millis(300);
+/// Before marks that could not be written, or a backlog that could not be read, are tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// A committed message on its way to the members of its conversation.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// Its head.
+    pub seq: Seq,
+    /// The message with that number, where it is at hand.
+    pub row: Option<MessageRow>,
+    /// A shared ciphertext's text on the wire, made once for all its readers.
+    pub shared_text: OnceLock<String>,
+}
+
+/// A message was committed, or a head was seen to have grown.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Deliver(pub Arc<Delivery>);
+
+/// Receipts of a conversation wait.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct ReceiptsMoved {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// The newest.
+    pub version: i64,
+}
+
+/// Events of the user's account log wait.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct AccountMoved(pub i64);
+
+/// Something that is not stored: typing, presence. Dropped under pressure.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Ephemeral {
+    /// The frame.
+    pub text: Bytes,
+    /// The device that caused it.
+    pub except: Option<DeviceId>,
+}
+
+/// A device's socket has said who it is.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Attach {
+    /// The device.
+    pub device_id: DeviceId,
+    /// Its connection.
+    pub connection: SessionId,
+    /// The connection's number, claimed in the database (rule D7).
+    pub attempt: i64,
+    /// Whether the device counts its attempts itself.
+    pub explicit: bool,
+    /// The socket.
+    pub socket: Addr<Device>,
+    /// Ends the socket: with a close code, or by being dropped.
+    pub lease: oneshot::Sender<u16>,
+}
+
+/// A device's socket is gone.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Detach(pub SessionId);
+
+/// A device has stored everything up to `n` of a connection.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Ack {
+    /// The connection that `n` belongs to.
+    pub connection: SessionId,
+    /// The number.
+    pub n: u64,
+}
+
+/// A device has acknowledged by REST: what it has will not be sent again.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct MarkedElsewhere {
+    /// The device.
+    pub device_id: DeviceId,
+    /// Conversation, number, receipt.
+    pub conversations: Vec<(ConversationId, Seq, i64)>,
+    /// Account event.
+    pub account: i64,
+}
+
+/// A device's session has ended: its socket closes.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct End {
+    /// The device.
+    pub device_id: DeviceId,
+    /// The close code.
+    pub code: u16,
+}
+
+/// One-time keys of a device run out.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct StockIsLow {
+    /// The device.
+    pub device_id: DeviceId,
+    /// What runs out.
+    pub low: KeysLow,
+}
+
+/// A client says whether somebody uses it.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct SetActivity {
+    /// The connection.
+    pub connection: SessionId,
+    /// What it says.
+    pub activity: Activity,
+}
+
+/// The node drains: all sockets are sent elsewhere.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Drain {
+    /// When to come back, in milliseconds.
+    pub reconnect_after_ms: u64,
+}
+
+/// The node may have missed wakes: every backlog is read again (rules D1 and D3).
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct ReadAgain;
+
+/// Where a device stands in one conversation.
+#[derive(Debug, Default)]
+struct Place {
+    /// Whether `sent` and the rest come from the database; before, only the heads mean something.
+    known: bool,
+    /// The cursor: everything up to here was sent or passed over.
+    sent: Seq,
+    /// The last number that is known.
+    head: Seq,
+    /// Everything up to here was acknowledged, as far as it was handed to the Journal.
+    mark: Seq,
+    receipts_sent: i64,
+    receipts_head: i64,
+    receipts_at: Option<Instant>,
+    /// Whether a timer will look at the receipts again.
+    receipts_pause: bool,
+    /// Events of this conversation that are not acknowledged.
+    in_flight: usize,
+    /// Whether the conversation waits for a read, or is being read.
+    queued: bool,
+}
+
+/// A connected device.
+struct Attached {
+    device_id: DeviceId,
+    connection: SessionId,
+    attempt: i64,
+    socket: Addr<Device>,
+    lease: Option<oneshot::Sender<u16>>,
+    window: Window,
+    places: HashMap<ConversationId, Place>,
+    /// Conversations with something to read.
+    ready: VecDeque<ConversationId>,
+    account_sent: i64,
+    account_head: i64,
+    /// What the first look found waiting: number and receipt per conversation, and the account event.
+    backlog: HashMap<ConversationId, (Seq, i64)>,
+    backlog_account: i64,
+    joined: bool,
+    drained: bool,
+    reading: bool,
+    /// Marks that wait for the Journal, and the acknowledgement that they confirm.
+    marks: HashMap<ConversationId, DeliveredMark>,
+    account_mark: i64,
+    confirm: Option<u64>,
+    flushing: bool,
+    flush_set: bool,
+    last_ack: u64,
+    due_since: Option<Instant>,
+    watching: bool,
+    activity: Activity,
+    out: Vec<Bytes>,
+}
+
+/// A user's devices here.
+pub struct Session {
+    user: UserId,
+    node: Node,
+    devices: Vec<Attached>,
+    online: bool,
+}
+
+/// What a read brought.
+enum Read {
+    Place(ConversationId, Option<BacklogRow>),
+    Messages { conversation: ConversationId, up_to: Seq, limit: usize, rows: Vec<MessageRow> },
+    Receipts { conversation: ConversationId, up_to: i64, limit: usize, rows: Vec<ReceiptRow> },
+    Account { events: Vec<(i64, Option<Event>)>, up_to: i64, full: bool },
+}
+
+impl Attached {
+    fn enqueue(&mut self, conversation: ConversationId) {
+        let place = self.places.entry(conversation).or_default();
+        if !place.queued {
+            place.queued = true;
+            self.ready.push_back(conversation);
+        }
+    }
+
+    fn is_behind(place: &Place) -> bool {
+        !place.known || place.sent < place.head || place.receipts_sent < place.receipts_head
+    }
+
+    /// Puts an event into the window and into the next push.
+    fn emit(&mut self, item: Item, text: impl FnOnce(u64) -> String) {
+        let text = Bytes::from(text(self.window.next()));
+        self.window.push(item, text.len());
+        self.due_since.get_or_insert_with(Instant::now);
+        self.out.push(text);
+        metrics::counter!("sotto_deliveries_total").increment(1);
+    }
+
+    fn emit_message(&mut self, conversation: ConversationId, row: &MessageRow, shared: Option<&OnceLock<String>>) {
+        let Some(place) = self.places.get_mut(&conversation) else {
+            return;
+        };
+        let after = place.sent;
+        place.sent = row.seq;
+        if !row.is_for(self.device_id) {
+            return;
+        }
+        place.in_flight += 1;
+        let device = self.device_id;
+        let item = Item::Message { conversation_id: conversation, seq: row.seq };
+        self.emit(item, |n| render::new_message(n, row, device, after, shared));
+    }
+
+    /// Adds to the marks that wait: they only grow.
+    fn mark(&mut self, user: UserId, conversation: ConversationId, up_to: Seq, receipts_seen: i64, told: bool) {
+        let device_id = self.device_id;
+        let Some(place) = self.places.get_mut(&conversation) else {
+            return;
+        };
+        let fresh = DeliveredMark {
+            conversation_id: conversation,
+            user_id: user,
+            device_id,
+            after: place.mark,
+            up_to: place.mark,
+            receipts_seen: 0,
+            told: false,
+        };
+        let mark = self.marks.entry(conversation).or_insert(fresh);
+        mark.up_to = mark.up_to.max(up_to);
+        mark.receipts_seen = mark.receipts_seen.max(receipts_seen);
+        mark.told |= told;
+        place.mark = place.mark.max(up_to);
+    }
+
+    /// What was only passed over is marked when nothing of the conversation is in flight (rule D10).
+    fn pass_over(&mut self, user: UserId, conversation: ConversationId) -> bool {
+        match self.places.get(&conversation) {
+            Some(place) if place.known && place.in_flight == 0 && place.sent > place.mark => {
+                let sent = place.sent;
+                self.mark(user, conversation, sent, 0, false);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn push(&mut self) {
+        if self.out.is_empty() {
+            return;
+        }
+        let frames = std::mem::take(&mut self.out);
+        if tell(&self.socket, Push(frames)).is_err() {
+            // What is in the window has not reached the socket: this connection must not go on, or the
+            // next acknowledgement would cover it.
+            self.end(close::SLOW_CONSUMER);
+        }
+    }
+
+    fn end(&mut self, code: u16) {
+        if let Some(lease) = self.lease.take() {
+            let _ = lease.send(code);
+        }
+    }
+
+    /// Takes what the database says of the backlog; heads that grew meanwhile stay.
+    fn merge(&mut self, rows: &[BacklogRow]) {
+        for row in rows {
+            let place = self.places.entry(row.conversation_id).or_default();
+            if !place.known {
+                place.known = true;
+                place.sent = row.mark;
+                place.mark = row.mark;
+                place.receipts_sent = row.receipts_seen;
+            }
+            place.head = place.head.max(row.head);
+            place.receipts_head = place.receipts_head.max(row.receipts_version);
+            self.enqueue(row.conversation_id);
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.backlog.is_empty() && self.account_sent >= self.backlog_account
+    }
+
+    fn left_backlog(&mut self, conversation: ConversationId) {
+        if let (Some((seq, receipts)), Some(place)) = (self.backlog.get(&conversation), self.places.get(&conversation))
+            && place.sent >= *seq
+            && place.receipts_sent >= *receipts
+        {
+            self.backlog.remove(&conversation);
+        }
+    }
+}
+
+impl Session {
+    /// A session without devices yet.
+    #[must_use]
+    pub const fn new(user: UserId, node: Node) -> Self {
+        Self { user, node, devices: Vec::new(), online: false }
+    }
+
+    fn place_of(&self, connection: SessionId) -> Option<usize> {
+        self.devices.iter().position(|device| device.connection == connection)
+    }
+
+    /// Reads what waits for a new connection; what arrives meanwhile only raises heads.
+    fn join(&self, connection: SessionId, device_id: DeviceId, ctx: &mut Context<Self>) {
+        let node = self.node.clone();
+        let user = self.user;
+        let work = async move {
+            let position = node.store().account_position(user, device_id).await?;
+            let backlog = node.store().backlog(user, device_id).await?;
+            let low = node.identity().keys_low(device_id).await;
+            Ok::<_, StoreError>((position, backlog, low))
+        };
+        ctx.spawn(work.into_actor(self).map(move |found, session, ctx| session.joined(connection, found, ctx)));
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn joined(
+        &mut self,
+        connection: SessionId,
+        found: Result<(Option<(i64, i64)>, Vec<BacklogRow>, Vec<KeysLow>), StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(index) = self.place_of(connection) else {
+            return;
+        };
+        let Some(device) = self.devices.get_mut(index) else {
+            return;
+        };
+        let (position, rows, low) = match found {
+            Ok((Some(position), rows, low)) => (position, rows, low),
+            Ok((None, _, _)) => return device.end(close::DEVICE_REVOKED),
+            Err(error) => {
+                tracing::warn!(%error, "a backlog could not be read");
+                if device.joined {
+                    let device_id = device.device_id;
+                    ctx.run_later(RETRY_AFTER, move |session, ctx| session.join(connection, device_id, ctx));
+                    return;
+                }
+                // 1013: try again later.
+                return device.end(1013);
+            }
+        };
+        device.merge(&rows);
+        let (account_head, account_seen) = position;
+        device.account_head = device.account_head.max(account_head);
+        if device.joined {
+            return self.pump(index, ctx);
+        }
+        device.joined = true;
+        device.account_sent = account_seen;
+        device.backlog_account = account_head;
+        device.backlog = rows.iter().map(|row| (row.conversation_id, (row.head, row.receipts_version))).collect();
+        // Heads that grew before the look, of conversations that had no backlog then.
+        let grown: Vec<ConversationId> =
+            device.places.iter().filter(|(_, place)| !place.known).map(|(id, _)| *id).collect();
+        for conversation in grown {
+            device.enqueue(conversation);
+        }
+        let pending = !device.backlog.is_empty() || account_head > account_seen || !low.is_empty();
+        if tell(&device.socket, Joined { pending }).is_err() {
+            return device.end(close::SLOW_CONSUMER);
+        }
+        for low in low {
+            let event = Event::KeysLow(low);
+            device.emit(Item::State, |n| render::event(n, &event));
+        }
+        self.pump(index, ctx);
+        self.presence(ctx);
+    }
+
+    /// Sends as much as the window allows; starts the next read when something waits.
+    fn pump(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let Some(device) = self.devices.get_mut(index) else {
+            return;
+        };
+        if device.lease.as_ref().is_none_or(oneshot::Sender::is_closed) || !device.joined {
+            return;
+        }
+        let mut next = None;
+        while !device.reading && next.is_none() && device.window.has_room() {
+            let Some(conversation) = device.ready.pop_front() else {
+                break;
+            };
+            let Some(place) = device.places.get_mut(&conversation) else {
+                continue;
+            };
+            if !place.known || place.sent < place.head {
+                next = Some(conversation);
+            } else if place.receipts_sent < place.receipts_head {
+                let since = place.receipts_at.map(|at| at.elapsed());
+                match since.and_then(|since| RECEIPTS_EVERY.checked_sub(since)) {
+                    Some(wait) if !wait.is_zero() => {
+                        // Messages of the conversation go on meanwhile: only its receipts pause.
+                        place.queued = false;
+                        if !std::mem::replace(&mut place.receipts_pause, true) {
+                            let connection = device.connection;
+                            ctx.run_later(wait, move |session, ctx| session.end_pause(connection, conversation, ctx));
+                        }
+                    }
+                    _ => next = Some(conversation),
+                }
+            } else {
+                place.queued = false;
+                device.left_backlog(conversation);
+            }
+        }
+        if let Some(conversation) = next {
+            self.read(index, conversation, ctx);
+        } else if !device.reading
+            && device.ready.is_empty()
+            && device.account_sent < device.account_head
+            && device.window.has_room()
+        {
+            self.read_account(index, ctx);
+        }
+        let Some(device) = self.devices.get_mut(index) else {
+            return;
+        };
+        if !device.drained && device.is_drained() {
+            device.drained = true;
+            device.out.push(Bytes::from(Frame::new("drained", Empty {}).to_text()));
+        }
+        device.push();
+        self.watch(index, ctx);
+    }
+
+    /// The pause between receipts of a conversation is over.
+    fn end_pause(&mut self, connection: SessionId, conversation: ConversationId, ctx: &mut Context<Self>) {
+        let Some(index) = self.place_of(connection) else {
+            return;
+        };
+        if let Some(device) = self.devices.get_mut(index) {
+            if let Some(place) = device.places.get_mut(&conversation) {
+                place.receipts_pause = false;
+            }
+            device.enqueue(conversation);
+        }
+        self.pump(index, ctx);
+    }
+
+    fn read(&mut self, index: usize, conversation: ConversationId, ctx: &mut Context<Self>) {
+        let user = self.user;
+        let store = self.node.store().clone();
+        let Some(device) = self.devices.get_mut(index) else {
+            return;
+        };
+        let Some(place) = device.places.get(&conversation) else {
+            return;
+        };
+        device.reading = true;
+        let (connection, device_id) = (device.connection, device.device_id);
+        let room = device.window.room();
+        let (known, after, up_to) = (place.known, place.sent, place.head);
+        let (receipts_sent, receipts_head) = (place.receipts_sent, place.receipts_head);
+        let work = async move {
+            if !known {
+                return Ok(Read::Place(conversation, store.place(user, device_id, conversation).await?));
+            }
+            if after < up_to {
+                let limit = room.min(READ_AT_ONCE);
+                let rows = store.messages(conversation, user, after, up_to, number(limit)).await?;
+                return Ok(Read::Messages { conversation, up_to, limit, rows });
+            }
+            let limit = room;
+            let rows = store.receipts(conversation, user, device_id, receipts_sent, number(limit)).await?;
+            Ok(Read::Receipts { conversation, up_to: receipts_head, limit, rows })
+        };
+        ctx.spawn(work.into_actor(self).map(move |read, session, ctx| {
+            session.have_read(connection, Some(conversation), read, ctx);
+        }));
+    }
+
+    fn read_account(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let (user, node) = (self.user, self.node.clone());
+        let Some(device) = self.devices.get_mut(index) else {
+            return;
+        };
+        device.reading = true;
+        let (connection, device_id) = (device.connection, device.device_id);
+        let (after, up_to) = (device.account_sent, device.account_head);
+        let limit = device.window.room().min(READ_AT_ONCE);
+        let work = async move {
+            let events = node.account_events(user, device_id, after, limit).await?;
+            Ok(Read::Account { full: events.len() >= limit, events, up_to })
+        };
+        ctx.spawn(work.into_actor(self).map(move |read, session, ctx| {
+            session.have_read(connection, None, read, ctx);
+        }));
+    }
+
+    fn have_read(
+        &mut self,
+        connection: SessionId,
+        conversation: Option<ConversationId>,
+        read: Result<Read, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(index) = self.place_of(connection) else {
+            return;
+        };
+        let user = self.user;
+        let Some(device) = self.devices.get_mut(index) else {
+            return;
+        };
+        let mut passed_over = false;
+        match read {
+            Err(error) => {
+                tracing::warn!(%error, "a read for a device failed; it is tried again");
+                ctx.run_later(RETRY_AFTER, move |session, ctx| {
+                    if let Some(index) = session.place_of(connection)
+                        && let Some(device) = session.devices.get_mut(index)
+                    {
+                        device.reading = false;
+                        if let Some(conversation) = conversation {
+                            device.ready.push_front(conversation);
+                        }
+                        session.pump(index, ctx);
+                    }
+                });
+                return;
+            }
+            Ok(Read::Place(conversation, row)) => match row {
+                Some(row) => {
+                    device.merge(&[row]);
+                    device.ready.push_back(conversation);
+                }
+                None => {
+                    device.places.remove(&conversation);
+                }
+            },
+            Ok(Read::Messages { conversation, up_to, limit, rows }) => {
+                passed_over = take_messages(device, user, conversation, up_to, limit, &rows);
+            }
+            Ok(Read::Receipts { conversation, up_to, limit, rows }) => {
+                take_receipts(device, conversation, up_to, limit, rows);
+            }
+            Ok(Read::Account { events, up_to, full }) => take_account(device, events, up_to, full),
+        }
+        device.reading = false;
+        if let Some(conversation) = conversation {
+            device.left_backlog(conversation);
+        }
+        if passed_over {
+            self.flush_soon(index, ctx);
+        }
+        self.pump(index, ctx);
+    }
+
+    /// Hands what was passed over to the Journal, with whatever has come by then.
+    fn flush_soon(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let Some(device) = self.devices.get_mut(index) else {
+            return;
+        };
+        if device.flush_set {
+            return;
+        }
+        device.flush_set = true;
+        let connection = device.connection;
+        ctx.run_later(PASSED_OVER_AFTER, move |session, ctx| {
+            if let Some(index) = session.place_of(connection) {
+                if let Some(device) = session.devices.get_mut(index) {
+                    device.flush_set = false;
+                }
+                session.flush(index, ctx);
+            }
+        });
+    }
+
+    /// Hands the waiting marks to the Journals and confirms them after the commit.
+    fn flush(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let node = self.node.clone();
+        let Some(device) = self.devices.get_mut(index) else {
+            return;
+        };
+        if device.flushing {
+            return;
+        }
+        let marks = take_marks(device);
+        let confirm = device.confirm.take();
+        if marks.is_empty() {
+            if let Some(n) = confirm {
+                device.out.push(acked(n));
+                device.push();
+            }
+            return;
+        }
+        device.flushing = true;
+        let connection = device.connection;
+        let kept = marks.clone();
+        let work = async move { node.raise(marks).await };
+        ctx.spawn(work.into_actor(self).map(move |durable, session, ctx| {
+            let Some(index) = session.place_of(connection) else {
+                return;
+            };
+            let user = session.user;
+            let Some(device) = session.devices.get_mut(index) else {
+                return;
+            };
+            device.flushing = false;
+            if durable {
+                if let Some(n) = confirm {
+                    device.out.push(acked(n));
+                    device.push();
+                }
+                if device.confirm.is_some() || !device.marks.is_empty() && !device.flush_set {
+                    session.flush(index, ctx);
+                }
+                return;
+            }
+            for mark in kept.delivered {
+                let (id, up_to) = (mark.conversation_id, mark.up_to);
+                device.mark(user, id, up_to, mark.receipts_seen, mark.told);
+                if let Some(again) = device.marks.get_mut(&id) {
+                    again.after = again.after.min(mark.after);
+                }
+            }
+            for account in kept.accounts {
+                device.account_mark = device.account_mark.max(account.seen);
+            }
+            device.confirm = device.confirm.max(confirm);
+            ctx.run_later(RETRY_AFTER, move |session, ctx| {
+                if let Some(index) = session.place_of(connection) {
+                    session.flush(index, ctx);
+                }
+            });
+        }));
+    }
+
+    /// Closes with 4421 a device that acknowledges nothing although something is due.
+    fn watch(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let patience = self.node.settings().ack_timeout;
+        let Some(device) = self.devices.get_mut(index) else {
+            return;
+        };
+        let Some(since) = device.due_since else {
+            return;
+        };
+        if device.watching {
+            return;
+        }
+        device.watching = true;
+        let connection = device.connection;
+        let wait = patience.saturating_sub(since.elapsed()).max(Duration::from_millis(5));
+        ctx.run_later(wait, move |session, ctx| {
+            let Some(index) = session.place_of(connection) else {
+                return;
+            };
+            if let Some(device) = session.devices.get_mut(index) {
+                device.watching = false;
+                if device.due_since.is_some_and(|since| since.elapsed() >= patience) {
+                    return device.end(close::NOT_ACKNOWLEDGED);
+                }
+            }
+            session.watch(index, ctx);
+        });
+    }
+
+    fn remove(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let mut device = self.devices.remove(index);
+        self.node.registry().unregister(device.device_id, device.connection);
+        let marks = take_marks(&mut device);
+        if !marks.is_empty() {
+            // Nobody is left to confirm it to; what is not written is sent again.
+            let node = self.node.clone();
+            tokio::task::spawn_local(async move { node.raise(marks).await });
+        }
+        self.presence(ctx);
+        if self.devices.is_empty() {
+            self.node.sessions().remove(&self.user, &ctx.address());
+            ctx.stop();
+        }
+    }
+
+    /// Tells the other side of direct conversations when the user comes or goes.
+    fn presence(&mut self, ctx: &mut Context<Self>) {
+        let online = self.devices.iter().any(|device| device.joined && device.activity == Activity::Active);
+        if online == self.online {
+            return;
+        }
+        self.online = online;
+        let (node, user) = (self.node.clone(), self.user);
+        let own = ctx.address();
+        tokio::task::spawn_local(async move {
+            let Ok(peers) = node.store().presence_peers(user).await else {
+                return;
+            };
+            let state = if online { Availability::Online } else { Availability::Offline };
+            let last_seen_at = (!online).then(Timestamp::now);
+            let text = |user_id, state, last_seen_at| {
+                Bytes::from(Frame::new("presence", Presence { user_id, state, last_seen_at }).to_text())
+            };
+            for peer in peers {
+                if let Some(session) = node.sessions().get(&peer) {
+                    let told = Ephemeral { text: text(user, state, last_seen_at), except: None };
+                    let _ = tell(&session, told);
+                    if online {
+                        let there = Ephemeral { text: text(peer, Availability::Online, None), except: None };
+                        let _ = tell(&own, there);
+                    }
+                }
+            }
+        });
+    }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn acked(n: u64) -> Bytes {
+    Bytes::from(Frame::new("acked", AckFrame { n }).to_text())
+}
+
+fn take_marks(device: &mut Attached) -> Marks {
+    let mut delivered: Vec<DeliveredMark> = device.marks.drain().map(|(_, mark)| mark).collect();
+    delivered.sort_unstable_by_key(|mark| mark.conversation_id);
+    let seen = std::mem::take(&mut device.account_mark);
+    let accounts = if seen > 0 { vec![AccountMark { device_id: device.device_id, seen }] } else { Vec::new() };
+    Marks { delivered, reads: Vec::new(), accounts }
+}
+
+/// Sends the messages of a range that was read. The range decides how far the cursor moves: absent
+/// numbers are not waited for (rule D10).
+fn take_messages(
+    device: &mut Attached,
+    user: UserId,
+    conversation: ConversationId,
+    up_to: Seq,
+    limit: usize,
+    rows: &[MessageRow],
+) -> bool {
+    let mut all = rows.len() < limit;
+    for row in rows {
+        let sent = device.places.get(&conversation).map_or(0, |place| place.sent);
+        if row.seq <= sent {
+            continue;
+        }
+        if !device.window.has_room() {
+            all = false;
+            break;
+        }
+        device.emit_message(conversation, row, None);
+    }
+    if let Some(place) = device.places.get_mut(&conversation) {
+        if all {
+            place.sent = place.sent.max(up_to);
+        }
+        if Attached::is_behind(place) {
+            device.ready.push_back(conversation);
+        } else {
+            place.queued = false;
+        }
+    }
+    device.pass_over(user, conversation)
+}
+
+fn take_receipts(device: &mut Attached, conversation: ConversationId, up_to: i64, limit: usize, rows: Vec<ReceiptRow>) {
+    let mut all = rows.len() < limit;
+    let mut sent = 0_usize;
+    for row in rows {
+        if !device.window.has_room() {
+            all = false;
+            break;
+        }
+        if let Some(place) = device.places.get_mut(&conversation) {
+            place.receipts_sent = place.receipts_sent.max(row.version);
+        }
+        let item = Item::Receipt { conversation_id: conversation, version: row.version };
+        let event = render::receipt(conversation, &row);
+        device.emit(item, |n| render::event(n, &event));
+        sent += 1;
+    }
+    if let Some(place) = device.places.get_mut(&conversation) {
+        if all {
+            place.receipts_sent = place.receipts_sent.max(up_to);
+        }
+        place.in_flight += sent;
+        if sent > 0 {
+            place.receipts_at = Some(Instant::now());
+        }
+        if Attached::is_behind(place) {
+            device.ready.push_back(conversation);
+        } else {
+            place.queued = false;
+        }
+    }
+}
+
+fn take_account(device: &mut Attached, events: Vec<(i64, Option<Event>)>, up_to: i64, full: bool) {
+    let mut all = !full;
+    for (seq, event) in events {
+        if !device.window.has_room() {
+            all = false;
+            break;
+        }
+        device.account_sent = device.account_sent.max(seq);
+        if let Some(event) = event {
+            device.emit(Item::Account { seq }, |n| render::event(n, &event));
+        }
+    }
+    if all {
+        device.account_sent = device.account_sent.max(up_to);
+    }
+}
+
+impl Actor for Session {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(CAPACITY);
+    }
+}
+
+impl Handler<Attach> for Session {
+    type Result = ();
+
+    fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) {
+        if let Some(index) = self.devices.iter().position(|device| device.device_id == attach.device_id)
+            && let Some(older) = self.devices.get_mut(index)
+        {
+            if older.attempt >= attach.attempt {
+                let _ = attach.lease.send(close::REPLACED);
+                return;
+            }
+            older.end(if attach.explicit { close::REPLACED } else { close::DRAINING });
+            self.remove_replaced(index);
+        }
+        let (connection, device_id) = (attach.connection, attach.device_id);
+        self.node.registry().register(self.user, device_id, connection, attach.attempt);
+        self.devices.push(Attached {
+            device_id,
+            connection,
+            attempt: attach.attempt,
+            socket: attach.socket,
+            lease: Some(attach.lease),
+            window: Window::default(),
+            places: HashMap::new(),
+            ready: VecDeque::new(),
+            account_sent: 0,
+            account_head: 0,
+            backlog: HashMap::new(),
+            backlog_account: 0,
+            joined: false,
+            drained: false,
+            reading: false,
+            marks: HashMap::new(),
+            account_mark: 0,
+            confirm: None,
+            flushing: false,
+            flush_set: false,
+            last_ack: 0,
+            due_since: None,
+            watching: false,
+            activity: Activity::Active,
+            out: Vec::new(),
+        });
+        self.join(connection, device_id, ctx);
+    }
+}
+
+impl Session {
+    /// The older socket of a device is forgotten at once; its own farewell finds nothing here.
+    fn remove_replaced(&mut self, index: usize) {
+        let mut device = self.devices.remove(index);
+        self.node.registry().unregister(device.device_id, device.connection);
+        let marks = take_marks(&mut device);
+        if !marks.is_empty() {
+            let node = self.node.clone();
+            tokio::task::spawn_local(async move { node.raise(marks).await });
+        }
+    }
+}
+
+impl Handler<Detach> for Session {
+    type Result = ();
+
+    fn handle(&mut self, detach: Detach, ctx: &mut Self::Context) {
+        if let Some(index) = self.place_of(detach.0) {
+            self.remove(index, ctx);
+        }
+    }
+}
+
+impl Handler<Ack> for Session {
+    type Result = ();
+
+    fn handle(&mut self, ack: Ack, ctx: &mut Self::Context) {
+        let user = self.user;
+        let Some(index) = self.place_of(ack.connection) else {
+            return;
+        };
+        let Some(device) = self.devices.get_mut(index) else {
+            return;
+        };
+        let acked = match device.window.ack(ack.n) {
+            Ok(acked) => acked,
+            Err(error) => {
+                tracing::debug!(%error, "a device acknowledged what was never sent");
+                return device.end(close::PROTOCOL_ERROR);
+            }
+        };
+        if ack.n < device.last_ack || ack.n == 0 {
+            return;
+        }
+        device.last_ack = ack.n;
+        device.due_since = (!device.window.is_empty()).then(Instant::now);
+        for (conversation, here) in acked.conversations {
+            let Some(place) = device.places.get_mut(&conversation) else {
+                continue;
+            };
+            place.in_flight = place.in_flight.saturating_sub(here.events);
+            let (up_to, receipts) =
+                if place.in_flight == 0 { (place.sent, place.receipts_sent) } else { (here.seq, here.version) };
+            device.mark(user, conversation, up_to, receipts, here.seq > 0);
+        }
+        device.account_mark = device.account_mark.max(acked.account);
+        device.confirm = Some(ack.n);
+        self.flush(index, ctx);
+        self.pump(index, ctx);
+    }
+}
+
+impl Handler<Deliver> for Session {
+    type Result = ();
+
+    fn handle(&mut self, message: Deliver, ctx: &mut Self::Context) {
+        let delivery = message.0;
+        let conversation = delivery.conversation_id;
+        let user = self.user;
+        for index in 0..self.devices.len() {
+            let Some(device) = self.devices.get_mut(index) else {
+                continue;
+            };
+            let drained = device.drained;
+            let has_room = device.window.has_room();
+            let place = device.places.entry(conversation).or_default();
+            place.head = place.head.max(delivery.seq);
+            if !device.joined || (place.known && delivery.seq <= place.sent) {
+                continue;
+            }
+            let next = place.known && !place.queued && drained && has_room && place.sent + 1 == delivery.seq;
+            let mut passed_over = false;
+            match &delivery.row {
+                Some(row) if next => {
+                    device.emit_message(conversation, row, Some(&delivery.shared_text));
+                    passed_over = device.pass_over(user, conversation);
+                }
+                _ => device.enqueue(conversation),
+            }
+            if passed_over {
+                self.flush_soon(index, ctx);
+            }
+            self.pump(index, ctx);
+        }
+    }
+}
+
+impl Handler<ReceiptsMoved> for Session {
+    type Result = ();
+
+    fn handle(&mut self, moved: ReceiptsMoved, ctx: &mut Self::Context) {
+        for index in 0..self.devices.len() {
+            let Some(device) = self.devices.get_mut(index) else {
+                continue;
+            };
+            let place = device.places.entry(moved.conversation_id).or_default();
+            place.receipts_head = place.receipts_head.max(moved.version);
+            if device.joined {
+                device.enqueue(moved.conversation_id);
+                self.pump(index, ctx);
+            }
+        }
+    }
+}
+
+impl Handler<AccountMoved> for Session {
+    type Result = ();
+
+    fn handle(&mut self, moved: AccountMoved, ctx: &mut Self::Context) {
+        for index in 0..self.devices.len() {
+            if let Some(device) = self.devices.get_mut(index) {
+                device.account_head = device.account_head.max(moved.0);
+            }
+            self.pump(index, ctx);
+        }
+    }
+}
+
+impl Handler<Ephemeral> for Session {
+    type Result = ();
+
+    fn handle(&mut self, whisper: Ephemeral, _: &mut Self::Context) {
+        for device in &self.devices {
+            if device.joined && whisper.except != Some(device.device_id) {
+                let _ = tell(&device.socket, Whisper(whisper.text.clone()));
+            }
+        }
+    }
+}
+
+impl Handler<MarkedElsewhere> for Session {
+    type Result = ();
+
+    fn handle(&mut self, marked: MarkedElsewhere, ctx: &mut Self::Context) {
+        let Some(index) = self.devices.iter().position(|device| device.device_id == marked.device_id) else {
+            return;
+        };
+        if let Some(device) = self.devices.get_mut(index) {
+            for (conversation, seq, receipts) in marked.conversations {
+                if let Some(place) = device.places.get_mut(&conversation)
+                    && place.known
+                {
+                    place.sent = place.sent.max(seq);
+                    place.mark = place.mark.max(seq);
+                    place.receipts_sent = place.receipts_sent.max(receipts);
+                    device.left_backlog(conversation);
+                }
+            }
+            device.account_sent = device.account_sent.max(marked.account);
+        }
+        self.pump(index, ctx);
+    }
+}
+
+impl Handler<End> for Session {
+    type Result = ();
+
+    fn handle(&mut self, end: End, _: &mut Self::Context) {
+        for device in self.devices.iter_mut().filter(|device| device.device_id == end.device_id) {
+            device.end(end.code);
+        }
+    }
+}
+
+impl Handler<StockIsLow> for Session {
+    type Result = ();
+
+    fn handle(&mut self, stock: StockIsLow, ctx: &mut Self::Context) {
+        let Some(index) = self.devices.iter().position(|device| device.device_id == stock.device_id) else {
+            return;
+        };
+        if let Some(device) = self.devices.get_mut(index)
+            && device.joined
+            && device.window.has_room()
+        {
+            let event = Event::KeysLow(stock.low);
+            device.emit(Item::State, |n| render::event(n, &event));
+        }
+        self.pump(index, ctx);
+    }
+}
+
+impl Handler<SetActivity> for Session {
+    type Result = ();
+
+    fn handle(&mut self, set: SetActivity, ctx: &mut Self::Context) {
+        if let Some(index) = self.place_of(set.connection)
+            && let Some(device) = self.devices.get_mut(index)
+        {
+            device.activity = set.activity;
+        }
+        self.presence(ctx);
+    }
+}
+
+impl Handler<Drain> for Session {
+    type Result = ();
+
+    fn handle(&mut self, drain: Drain, _: &mut Self::Context) {
+        let go = GoAway { reason: "draining".to_owned(), reconnect_after_ms: drain.reconnect_after_ms };
+        let text = Bytes::from(Frame::new("goaway", go).to_text());
+        for device in &mut self.devices {
+            device.out.push(text.clone());
+            device.push();
+            device.end(close::DRAINING);
+        }
+    }
+}
+
+impl Handler<ReadAgain> for Session {
+    type Result = ();
+
+    fn handle(&mut self, _: ReadAgain, ctx: &mut Self::Context) {
+        let joined: Vec<_> = self
+            .devices
+            .iter()
+            .filter(|device| device.joined)
+            .map(|device| (device.connection, device.device_id))
+            .collect();
+        for (connection, device_id) in joined {
+            self.join(connection, device_id, ctx);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Catching up without a socket: pages from the stored marks, and their acknowledgement (rule D5).
+
+use crate::journal::Marks;
+use crate::mailbox::tell;
+use crate::node::{Node, store_problem};
+use crate::render;
+use crate::session::MarkedElsewhere;
+use sotto_protocol::event::Event;
+use sotto_protocol::limits::MAX_PAGE_BYTES;
+use sotto_protocol::{ConversationId, DeviceId, Problem, Seq, Timestamp, UserId};
+use sotto_schema::append::{AccountMark, DeliveredMark};
+use sotto_schema::rows::BacklogRow;
+
+/// What a page held of one conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// The first number that the page covered.
+    pub first: Seq,
+    /// The last one; below `first`: only receipts.
+    pub last: Seq,
+    /// The newest receipt of the page, 0 if there was none.
+    pub receipts: i64,
+    /// Whether the range holds messages of the device, and not only what was passed over.
+    pub told: bool,
+}
+
+/// What a page held, and what its acknowledgement raises.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Covered {
+    /// Per conversation.
+    pub ranges: Vec<Range>,
+    /// The newest account event of the page, 0 if there was none.
+    pub account: i64,
+}
+
+/// A page of events.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Oldest first in each conversation.
+    pub events: Vec<Event>,
+    /// What they cover.
+    pub covered: Covered,
+    /// Whether more wait.
+    pub has_more: bool,
+}
+
+/// How much room a page has left.
+struct Room {
+    events: usize,
+    bytes: usize,
+}
+
+impl Room {
+    fn take(&mut self, bytes: usize) {
+        self.events = self.events.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    const fn is_full(&self) -> bool {
+        self.events == 0 || self.bytes == 0
+    }
+}
+
+impl Node {
+    /// The oldest events above a device's stored marks, whatever a socket has in flight. Asking twice without an
+    /// acknowledgement gives the same again.
+    ///
+    /// # Errors
+    /// `unavailable` when the database does not answer.
+    pub async fn sync_page(&self, user: UserId, device: DeviceId, limit: usize) -> Result<Page, Problem> {
+        let mut page = Page::default();
+        let mut room = Room { events: limit, bytes: MAX_PAGE_BYTES };
+        let backlog = self.store().backlog(user, device).await.map_err(store_problem)?;
+        for row in &backlog {
+            if room.is_full() {
+                page.has_more = true;
+                return Ok(page);
+            }
+            self.conversation_into(&mut page, &mut room, user, device, row).await?;
+        }
+        let position = self.store().account_position(user, device).await.map_err(store_problem)?;
+        if let Some((head, seen)) = position
+            && head > seen
+        {
+            if room.is_full() {
+                page.has_more = true;
+                return Ok(page);
+            }
+            let events = self.account_events(user, device, seen, room.events).await.map_err(store_problem)?;
+            page.has_more = events.len() >= room.events && events.last().is_some_and(|(seq, _)| *seq < head);
+            page.covered.account = events.last().map_or(head, |(seq, _)| *seq);
+            for (_, event) in events {
+                if let Some(event) = event {
+                    room.take(1);
+                    page.events.push(event);
+                }
+            }
+        }
+        if !page.has_more && !room.is_full() {
+            let low = self.identity().keys_low(device).await;
+            page.events.extend(low.into_iter().map(Event::KeysLow));
+        }
+        Ok(page)
+    }
+
+    async fn conversation_into(
+        &self,
+        page: &mut Page,
+        room: &mut Room,
+        user: UserId,
+        device: DeviceId,
+        row: &BacklogRow,
+    ) -> Result<(), Problem> {
+        let id = row.conversation_id;
+        let mut range = Range { conversation_id: id, first: row.mark + 1, last: row.mark, receipts: 0, told: false };
+        while range.last < row.head {
+            let batch = room.events.min(64);
+            let limit = i64::try_from(batch).unwrap_or(64);
+            let messages = self.store().messages(id, user, range.last, row.head, limit).await.map_err(store_problem)?;
+            let is_rest = messages.len() < batch;
+            for message in &messages {
+                if room.is_full() {
+                    page.has_more = true;
+                    break;
+                }
+                range.last = message.seq;
+                if message.is_for(device) {
+                    range.told = true;
+                    room.take(message.wire_size());
+                    page.events.push(render::message_event(message.for_device(device, Timestamp::now())));
+                }
+            }
+            if page.has_more {
+                break;
+            }
+            if is_rest {
+                // Absent numbers are not waited for (rule D10).
+                range.last = row.head;
+            } else if room.is_full() {
+                page.has_more = range.last < row.head;
+                break;
+            }
+        }
+        if range.last >= row.head && row.receipts_version > row.receipts_seen {
+            if room.is_full() {
+                page.has_more = true;
+            } else {
+                let limit = i64::try_from(room.events).unwrap_or(i64::MAX);
+                let receipts =
+                    self.store().receipts(id, user, device, row.receipts_seen, limit).await.map_err(store_problem)?;
+                let is_rest = receipts.len() < room.events;
+                for receipt in &receipts {
+                    room.take(300);
+                    range.receipts = receipt.version;
+                    page.events.push(render::receipt(id, receipt));
+                }
+                if is_rest {
+                    range.receipts = row.receipts_version;
+                } else {
+                    page.has_more = range.receipts < row.receipts_version;
+                }
+            }
+        }
+        if range.last >= range.first || range.receipts > 0 {
+            page.covered.ranges.push(range);
+        }
+        Ok(())
+    }
+
+    /// Acknowledges a page. A range takes effect only where it begins at the stored mark or below, so that an
+    /// older page can do no harm; marks only rise.
+    ///
+    /// # Errors
+    /// `unavailable` when the marks could not be made durable.
+    pub async fn sync_ack(&self, user: UserId, device: DeviceId, covered: Covered) -> Result<(), Problem> {
+        let mut marks = Marks::default();
+        let mut elsewhere = Vec::new();
+        for range in covered.ranges {
+            let id = range.conversation_id;
+            let Some(place) = self.store().place(user, device, id).await.map_err(store_problem)? else {
+                continue;
+            };
+            if range.first > place.mark + 1 {
+                continue;
+            }
+            let up_to = range.last.max(place.mark);
+            let receipts_seen = range.receipts.max(place.receipts_seen);
+            elsewhere.push((id, up_to, receipts_seen));
+            if up_to > place.mark || receipts_seen > place.receipts_seen {
+                marks.delivered.push(DeliveredMark {
+                    conversation_id: id,
+                    user_id: user,
+                    device_id: device,
+                    after: place.mark,
+                    up_to,
+                    receipts_seen,
+                    told: range.told,
+                });
+            }
+        }
+        if covered.account > 0 {
+            marks.accounts.push(AccountMark { device_id: device, seen: covered.account });
+        }
+        if !marks.is_empty() && !self.raise(marks).await {
+            return Err(Problem::unavailable("the acknowledgement could not be stored; send it again"));
+        }
+        if let Some(session) = self.sessions().get(&user) {
+            let marked = MarkedElsewhere { device_id: device, conversations: elsewhere, account: covered.account };
+            // A full mailbox: the socket sends again what the device then knows by its id.
+            let _ = tell(&session, marked);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,354 @@
+//! Signing in: codes, token families, refresh tokens.
+
+use super::*;
+use crate::rows::sign_in::{
+    Allowance, Attempt, EndedSessionRow, NewSession, NewVerification, Refresh, RefreshTokenRow, Refreshed, Refusal,
+    SessionRow, SignedIn, SigningDevice, VerificationRow, VerificationStarted,
+};
+use crate::types::{Moment, Uuid, Word};
+use diesel::QueryableByName;
+use diesel::result::OptionalExtension;
+use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+use diesel_async::RunQueryDsl;
+use sotto_protocol::auth::Purpose;
+use sotto_protocol::{DeviceId, Timestamp, UserId, VerificationId, limits};
+use std::time::Duration;
+
+/// So long is the end of a family told to nodes that did not hear of it.
+const KEEP_ENDED: Duration = Duration::from_secs(3600);
+
+#[derive(QueryableByName)]
+struct TriesRow {
+    #[diesel(sql_type = BigInt)]
+    tries: i64,
+    #[diesel(sql_type = Nullable<Moment>)]
+    used_at: Option<Timestamp>,
+}
+
+/// Stores a request for a code, if the limits allow. The same work is done whether or not the number has an account.
+pub async fn start(
+    connection: &mut Connection,
+    new: NewVerification,
+    allowances: Vec<Allowance>,
+    now: Timestamp,
+) -> Result<VerificationStarted, StoreError> {
+    transaction!(connection, |connection| {
+        if let Some(reached) = allowances::take(connection, &allowances, 1, now).await? {
+            return Ok(VerificationStarted::Limited(reached));
+        }
+        let has_account = devices::by_phone(connection, &new.phone).await?.is_some();
+        let send = has_account || matches!(new.purpose, Purpose::Registration | Purpose::PhoneChange);
+        let hash = if send { &new.code_hash } else { &new.no_code };
+        sql("INSERT INTO verifications (id, phone, purpose, code_hash, tries, expires_at, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, 0, $5, $6, $6)")
+        .bind::<Uuid, _>(new.id)
+        .bind::<Text, _>(&new.phone)
+        .bind::<Word, _>(new.purpose)
+        .bind::<Binary, _>(hash)
+        .bind::<Moment, _>(new.expires_at)
+        .bind::<Moment, _>(now)
+        .execute(connection)
+        .await?;
+        Ok(VerificationStarted::Started { send })
+    })
+}
+
+/// A request for a code.
+pub async fn verification(
+    connection: &mut Connection,
+    id: VerificationId,
+) -> Result<Option<VerificationRow>, StoreError> {
+    Ok(sql("SELECT phone, purpose, code_hash, tries, expires_at, used_at FROM verifications WHERE id = $1")
+        .bind::<Uuid, _>(id)
+        .get_result(connection)
+        .await
+        .optional()?)
+}
+
+/// Locks the verification and the counts of failures, in the caller's transaction. `Some`: the answer stands already.
+async fn begin(connection: &mut Connection, attempt: &Attempt) -> Result<Option<SignedIn>, StoreError> {
+    let row: Option<TriesRow> =
+        sql("UPDATE verifications SET updated_at = $2 WHERE id = $1 AND expires_at > $2 RETURNING tries, used_at")
+            .bind::<Uuid, _>(attempt.verification_id)
+            .bind::<Moment, _>(attempt.now)
+            .get_result(connection)
+            .await
+            .optional()?;
+    let is_open = row.is_some_and(|row| row.used_at.is_none() && row.tries < attempt.most_tries);
+    if !is_open {
+        return Ok(Some(SignedIn::Rejected { attempts_left: 0 }));
+    }
+    let reached = allowances::peek(connection, &attempt.failures, attempt.now).await?;
+    Ok(reached.map(SignedIn::Limited))
+}
+
+async fn use_up(connection: &mut Connection, attempt: &Attempt) -> Result<(), StoreError> {
+    sql("UPDATE verifications SET used_at = $2, updated_at = $2 WHERE id = $1")
+        .bind::<Uuid, _>(attempt.verification_id)
+        .bind::<Moment, _>(attempt.now)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Counts a wrong code, against its verification, number and address.
+pub async fn wrong_code(connection: &mut Connection, attempt: Attempt) -> Result<SignedIn, StoreError> {
+    transaction!(connection, |connection| {
+        if let Some(answer) = begin(connection, &attempt).await? {
+            return Ok(answer);
+        }
+        let row: TriesRow =
+            sql("UPDATE verifications SET tries = tries + 1, updated_at = $2 WHERE id = $1 RETURNING tries, used_at")
+                .bind::<Uuid, _>(attempt.verification_id)
+                .bind::<Moment, _>(attempt.now)
+                .get_result(connection)
+                .await?;
+        allowances::take(connection, &attempt.failures, 1, attempt.now).await?;
+        Ok(SignedIn::Rejected { attempts_left: attempt.most_tries - row.tries })
+    })
+}
+
+/// Makes an account with its first device, after the right code.
+pub async fn register(
+    connection: &mut Connection,
+    attempt: Attempt,
+    user: UserId,
+    device: SigningDevice,
+    session: NewSession,
+) -> Result<SignedIn, StoreError> {
+    transaction!(connection, |connection| {
+        if let Some(answer) = begin(connection, &attempt).await? {
+            return Ok(answer);
+        }
+        if !devices::insert_user(connection, user, &attempt.phone, attempt.now).await? {
+            return Ok(SignedIn::Refused(Refusal::NumberInUse));
+        }
+        use_up(connection, &attempt).await?;
+        let told = devices::add(connection, user, &device, attempt.now).await?;
+        insert_session(connection, user, device.id, &session, attempt.now).await?;
+        Ok(SignedIn::Done { user_id: user, ended: Vec::new(), told })
+    })
+}
+
+/// Signs a device in, new or known, after the right code.
+pub async fn login(
+    connection: &mut Connection,
+    attempt: Attempt,
+    device: SigningDevice,
+    session: NewSession,
+) -> Result<SignedIn, StoreError> {
+    transaction!(connection, |connection| {
+        if let Some(answer) = begin(connection, &attempt).await? {
+            return Ok(answer);
+        }
+        let Some(user) = devices::by_phone(connection, &attempt.phone).await? else {
+            return Ok(SignedIn::Refused(Refusal::NoAccount));
+        };
+        // One sign-in of a user at a time: the number of devices is bounded.
+        allowances::lock(connection, "user", user.as_bytes(), attempt.now).await?;
+        let devices = devices::of_user(connection, user).await?;
+        let keys = &device.keys;
+        let identity = keys.identity_key.as_ref().map(AsRef::<[u8]>::as_ref);
+        let same = devices.iter().find(|known| identity == Some(known.identity_key.as_slice()));
+        let (ended, told) = match same {
+            Some(known) => {
+                if !device.is_known || known.device_id != device.id {
+                    return Ok(SignedIn::Refused(Refusal::IdentityInUse));
+                }
+                let signing = keys.signing_key.as_ref().map(AsRef::<[u8]>::as_ref);
+                if keys.suite != Some(known.suite) || signing != known.signing_key.as_deref() {
+                    return Ok(SignedIn::Refused(Refusal::KeysChanged));
+                }
+                use_up(connection, &attempt).await?;
+                let ended = devices::families(connection, device.id).await?;
+                end_sessions(connection, device.id, attempt.now).await?;
+                (ended, devices::renew(connection, user, &device, known.registration_id, attempt.now).await?)
+            }
+            // It was removed since it was looked up.
+            None if device.is_known => return Ok(SignedIn::Refused(Refusal::IdentityInUse)),
+            None if devices.len() >= limits::MAX_DEVICES => {
+                return Ok(SignedIn::Refused(Refusal::TooManyDevices));
+            }
+            None => {
+                use_up(connection, &attempt).await?;
+                (Vec::new(), devices::add(connection, user, &device, attempt.now).await?)
+            }
+        };
+        insert_session(connection, user, device.id, &session, attempt.now).await?;
+        Ok(SignedIn::Done { user_id: user, ended, told })
+    })
+}
+
+/// Begins a token family with its first refresh token, in the caller's transaction.
+pub async fn insert_session(
+    connection: &mut Connection,
+    user: UserId,
+    device: DeviceId,
+    session: &NewSession,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sql("INSERT INTO sessions (id, user_id, device_id, generation, confirmed, expires_at, created_at, updated_at) \
+         VALUES ($1, $2, $3, 1, 0, $4, $5, $5)")
+    .bind::<Uuid, _>(session.id)
+    .bind::<Uuid, _>(user)
+    .bind::<Uuid, _>(device)
+    .bind::<Moment, _>(session.expires_at)
+    .bind::<Moment, _>(now)
+    .execute(connection)
+    .await?;
+    insert_token(connection, session.id, 1, &session.token_hash, &session.token_secret, session.expires_at, now).await
+}
+
+async fn insert_token(
+    connection: &mut Connection,
+    session: uuid::Uuid,
+    generation: i64,
+    hash: &[u8],
+    secret: &[u8],
+    expires_at: Timestamp,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sql("INSERT INTO refresh_tokens (hash, session_id, generation, secret, expires_at, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $6)")
+    .bind::<Binary, _>(hash)
+    .bind::<Uuid, _>(session)
+    .bind::<BigInt, _>(generation)
+    .bind::<Binary, _>(secret)
+    .bind::<Moment, _>(expires_at)
+    .bind::<Moment, _>(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A token family with its device; `None`: it has ended.
+pub async fn session(connection: &mut Connection, id: uuid::Uuid) -> Result<Option<SessionRow>, StoreError> {
+    Ok(sql("SELECT s.user_id, s.device_id, s.generation, s.confirmed, s.expires_at, d.last_active_at \
+         FROM sessions s JOIN devices d ON d.id = s.device_id WHERE s.id = $1")
+    .bind::<Uuid, _>(id)
+    .get_result(connection)
+    .await
+    .optional()?)
+}
+
+/// Notes that a family's tokens of a number have been used.
+pub async fn confirm(
+    connection: &mut Connection,
+    id: uuid::Uuid,
+    generation: i64,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sql("UPDATE sessions SET confirmed = $2, updated_at = $3 WHERE id = $1 AND confirmed < $2")
+        .bind::<Uuid, _>(id)
+        .bind::<BigInt, _>(generation)
+        .bind::<Moment, _>(now)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// A refresh token.
+pub async fn refresh_token(connection: &mut Connection, hash: Vec<u8>) -> Result<Option<RefreshTokenRow>, StoreError> {
+    find_token(connection, &hash).await
+}
+
+async fn find_token(connection: &mut Connection, hash: &[u8]) -> Result<Option<RefreshTokenRow>, StoreError> {
+    Ok(sql(
+        "SELECT t.session_id, s.user_id, s.device_id, t.generation, t.secret, t.used_at, t.expires_at, s.confirmed \
+         FROM refresh_tokens t JOIN sessions s ON s.id = t.session_id WHERE t.hash = $1",
+    )
+    .bind::<Binary, _>(hash)
+    .get_result(connection)
+    .await
+    .optional()?)
+}
+
+/// Uses a refresh token: makes its successor, gives the same one again, or ends the family.
+pub async fn refresh(connection: &mut Connection, refresh: Refresh) -> Result<Refreshed, StoreError> {
+    let now = refresh.now;
+    transaction!(connection, |connection| {
+        // The family's row first: of two that present tokens of one family, one waits and then sees what the other did.
+        sql("UPDATE sessions SET updated_at = $2 WHERE id = $1")
+            .bind::<Uuid, _>(refresh.session_id)
+            .bind::<Moment, _>(now)
+            .execute(connection)
+            .await?;
+        let Some(token) = find_token(connection, &refresh.hash).await?.filter(|token| token.expires_at > now) else {
+            return Ok(Refreshed::Unknown);
+        };
+        let generation = token.generation + 1;
+        let Some(used_at) = token.used_at else {
+            sql("UPDATE refresh_tokens SET used_at = $2, updated_at = $2 WHERE hash = $1")
+                .bind::<Binary, _>(&refresh.hash)
+                .bind::<Moment, _>(now)
+                .execute(connection)
+                .await?;
+            sql("UPDATE sessions SET generation = $2, confirmed = $3, expires_at = $4 WHERE id = $1")
+                .bind::<Uuid, _>(token.session_id)
+                .bind::<BigInt, _>(generation)
+                .bind::<BigInt, _>(token.confirmed.max(token.generation))
+                .bind::<Moment, _>(refresh.next_expires_at)
+                .execute(connection)
+                .await?;
+            let expires_at = refresh.next_expires_at;
+            let (hash, secret) = (&refresh.next_hash, &refresh.next_secret);
+            insert_token(connection, token.session_id, generation, hash, secret, expires_at, now).await?;
+            return Ok(Refreshed::Done { generation, expires_at });
+        };
+        let next = find_token(connection, &refresh.next_hash).await?;
+        let may_repeat = token.confirmed < generation && now.since(used_at) <= refresh.grace;
+        match next.filter(|_| may_repeat) {
+            Some(next) => Ok(Refreshed::Done { generation, expires_at: next.expires_at }),
+            None => {
+                end_session(connection, token.session_id, now).await?;
+                Ok(Refreshed::Reused)
+            }
+        }
+    })
+}
+
+/// Ends a family before its time, in the caller's transaction, so that every node hears of it.
+async fn end_session(connection: &mut Connection, id: uuid::Uuid, now: Timestamp) -> Result<(), StoreError> {
+    sql("INSERT INTO ended_sessions (id, user_id, device_id, created_at, updated_at) \
+         SELECT id, user_id, device_id, $2, $2 FROM sessions WHERE id = $1")
+    .bind::<Uuid, _>(id)
+    .bind::<Moment, _>(now)
+    .execute(connection)
+    .await?;
+    sql("DELETE FROM sessions WHERE id = $1").bind::<Uuid, _>(id).execute(connection).await?;
+    Ok(())
+}
+
+/// Ends all families of a device, in the caller's transaction.
+pub async fn end_sessions(connection: &mut Connection, device: DeviceId, now: Timestamp) -> Result<(), StoreError> {
+    for family in devices::families(connection, device).await? {
+        end_session(connection, family, now).await?;
+    }
+    Ok(())
+}
+
+/// Families that were ended since a moment.
+pub async fn ended_since(connection: &mut Connection, since: Timestamp) -> Result<Vec<EndedSessionRow>, StoreError> {
+    Ok(sql("SELECT id, user_id, device_id FROM ended_sessions WHERE created_at >= $1 ORDER BY created_at")
+        .bind::<Moment, _>(since)
+        .load(connection)
+        .await?)
+}
+
+/// Removes what has ended: codes, counts, families, tokens. Returns how many rows.
+pub async fn sweep(connection: &mut Connection, now: Timestamp) -> Result<usize, StoreError> {
+    let mut removed = 0;
+    for statement in [
+        "DELETE FROM verifications WHERE expires_at < $1",
+        "DELETE FROM allowances WHERE expires_at < $1",
+        "DELETE FROM sessions WHERE expires_at < $1",
+        "DELETE FROM refresh_tokens WHERE expires_at < $1",
+    ] {
+        removed += sql(statement).bind::<Moment, _>(now).execute(connection).await?;
+    }
+    removed += sql("DELETE FROM ended_sessions WHERE created_at < $1")
+        .bind::<Moment, _>(now.minus(KEEP_ENDED))
+        .execute(connection)
+        .await?;
+    Ok(removed)
+}

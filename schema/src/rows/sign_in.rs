@@ -1,0 +1,373 @@
+//! What signing in brings to the store, and what it gets back.
+
+use super::DevicesChange;
+use crate::types::{Moment, Uuid, Word};
+use diesel::QueryableByName;
+use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+use sotto_protocol::auth::{DeviceInfo, Purpose};
+use sotto_protocol::keys::{Keys, Suite};
+use sotto_protocol::{DeviceId, Timestamp, UserId, VerificationId};
+use std::time::Duration;
+
+/// How much a subject may do of a kind of thing in sliding windows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// What is counted, as `code`.
+    pub kind: &'static str,
+    /// Whose count it is: a keyed hash or an id.
+    pub subject: Vec<u8>,
+    /// At most this many in this span; all of them hold.
+    pub windows: Vec<(u32, Duration)>,
+    /// Moments before this one do not count.
+    pub not_before: Timestamp,
+}
+
+impl Allowance {
+    /// One window.
+    #[must_use]
+    pub fn new(kind: &'static str, subject: impl Into<Vec<u8>>, most: u32, span: Duration) -> Self {
+        let not_before = Timestamp::from_micros(i64::MIN);
+        Self { kind, subject: subject.into(), windows: vec![(most, span)], not_before }
+    }
+
+    /// And another window.
+    #[must_use]
+    pub fn and(mut self, most: u32, span: Duration) -> Self {
+        self.windows.push((most, span));
+        self
+    }
+
+    /// The longest of its spans: so long must moments be kept.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        self.windows.iter().map(|(_, span)| *span).max().unwrap_or_default()
+    }
+
+    /// The window that does not allow `count` more now; of several the one that lasts longest. `moments` are in order.
+    #[must_use]
+    pub fn reached(&self, moments: &[Timestamp], count: usize, now: Timestamp) -> Option<Reached> {
+        let reached = self.windows.iter().filter_map(|(most, span)| {
+            let quota = usize::try_from(*most).unwrap_or(usize::MAX);
+            let from = now.minus(*span);
+            let recent: Vec<_> =
+                moments.iter().filter(|moment| **moment > from && **moment >= self.not_before).collect();
+            let over = (recent.len() + count).checked_sub(quota + 1)?;
+            // More than the window ever allows: the whole span, since nothing better can be said.
+            let until = recent.get(over).map_or(now.plus(*span), |moment| moment.plus(*span));
+            let wait = until.since(now).max(Duration::from_millis(1));
+            Some(Reached { kind: self.kind, most: *most, span: *span, wait })
+        });
+        reached.max_by_key(|reached| reached.wait)
+    }
+}
+
+/// A limit that is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// What is counted.
+    pub kind: &'static str,
+    /// At most this many …
+    pub most: u32,
+    /// … in this span.
+    pub span: Duration,
+    /// How long to wait.
+    pub wait: Duration,
+}
+
+/// A request for a code.
+#[derive(Clone, Debug)]
+pub struct NewVerification {
+    /// Its id.
+    pub id: VerificationId,
+    /// E.164.
+    pub phone: String,
+    /// What for.
+    pub purpose: Purpose,
+    /// Keyed hash of the code.
+    pub code_hash: Vec<u8>,
+    /// Stored instead when no code is sent, so that no text is right.
+    pub no_code: Vec<u8>,
+    /// When the code ends.
+    pub expires_at: Timestamp,
+}
+
+/// What became of a request for a code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VerificationStarted {
+    /// It is stored. `send`: whether the code is to be sent.
+    Started {
+        /// Not for numbers without an account where one is needed.
+        send: bool,
+    },
+    /// A limit is reached; nothing was stored.
+    Limited(Reached),
+}
+
+/// A stored request for a code.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct VerificationRow {
+    /// E.164.
+    #[diesel(sql_type = Text)]
+    pub phone: String,
+    /// What for.
+    #[diesel(sql_type = Word)]
+    pub purpose: Purpose,
+    /// Keyed hash of the code.
+    #[diesel(sql_type = Binary)]
+    pub code_hash: Vec<u8>,
+    /// Wrong codes so far.
+    #[diesel(sql_type = BigInt)]
+    pub tries: i64,
+    /// When the code ends.
+    #[diesel(sql_type = Moment)]
+    pub expires_at: Timestamp,
+    /// When it was used.
+    #[diesel(sql_type = Nullable<Moment>)]
+    pub used_at: Option<Timestamp>,
+}
+
+/// A try with a code that was compared already.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The verification.
+    pub verification_id: VerificationId,
+    /// Its number.
+    pub phone: String,
+    /// Most wrong codes of a verification.
+    pub most_tries: i64,
+    /// What failures count against; empty when limits are off.
+    pub failures: Vec<Allowance>,
+    /// The moment.
+    pub now: Timestamp,
+}
+
+/// A device that signs in.
+#[derive(Clone, Debug)]
+pub struct SigningDevice {
+    /// The id: a new one, or that of the known device whose proof holds.
+    pub id: DeviceId,
+    /// Whether it is known.
+    pub is_known: bool,
+    /// What it says of itself.
+    pub info: DeviceInfo,
+    /// Its keys, complete and checked.
+    pub keys: Keys,
+    /// When its signed prekey should be replaced.
+    pub signed_prekey_expires_at: Timestamp,
+}
+
+/// A token family that begins.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    /// The family.
+    pub id: uuid::Uuid,
+    /// Keyed hash of its first refresh token.
+    pub token_hash: Vec<u8>,
+    /// Secret of the token's row.
+    pub token_secret: Vec<u8>,
+    /// When the refresh token ends.
+    pub expires_at: Timestamp,
+}
+
+/// What became of a try.
+#[derive(Clone, Debug)]
+pub enum SignedIn {
+    /// Signed in; the code is used up.
+    Done {
+        /// The account.
+        user_id: UserId,
+        /// The families that this ended.
+        ended: Vec<uuid::Uuid>,
+        /// Who was told of the change; empty when there was none.
+        told: Vec<UserId>,
+    },
+    /// The code is not accepted; so many tries are left.
+    Rejected {
+        /// Tries left of this verification.
+        attempts_left: i64,
+    },
+    /// Too many failures; nothing was used up.
+    Limited(Reached),
+    /// In conflict with what is stored; nothing was used up.
+    Refused(Refusal),
+}
+
+/// Why a sign-in with the right code is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The number has an account.
+    NumberInUse,
+    /// The number has no account.
+    NoAccount,
+    /// A device with this identity exists, and it is not this one.
+    IdentityInUse,
+    /// A known device must keep its suite and signing key.
+    KeysChanged,
+    /// The user has as many devices as there may be.
+    TooManyDevices,
+}
+
+/// A known device, found by its identity key.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct KnownDeviceRow {
+    /// The device.
+    #[diesel(sql_type = Uuid)]
+    pub device_id: DeviceId,
+    /// Its family of encryption.
+    #[diesel(sql_type = Word)]
+    pub suite: Suite,
+    /// Ed25519 key, for `olm`.
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub signing_key: Option<Vec<u8>>,
+}
+
+/// A token family.
+#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
+pub struct SessionRow {
+    /// The account.
+    #[diesel(sql_type = Uuid)]
+    pub user_id: UserId,
+    /// The device.
+    #[diesel(sql_type = Uuid)]
+    pub device_id: DeviceId,
+    /// Number of the newest tokens.
+    #[diesel(sql_type = BigInt)]
+    pub generation: i64,
+    /// Number of the newest tokens that have been used.
+    #[diesel(sql_type = BigInt)]
+    pub confirmed: i64,
+    /// When the newest refresh token ends.
+    #[diesel(sql_type = Moment)]
+    pub expires_at: Timestamp,
+    /// When the device was last heard of.
+    #[diesel(sql_type = Moment)]
+    pub last_active_at: Timestamp,
+}
+
+/// A token family that was ended before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, QueryableByName)]
+pub struct EndedSessionRow {
+    /// The family.
+    #[diesel(sql_type = Uuid)]
+    pub id: uuid::Uuid,
+    /// The account.
+    #[diesel(sql_type = Uuid)]
+    pub user_id: UserId,
+    /// The device.
+    #[diesel(sql_type = Uuid)]
+    pub device_id: DeviceId,
+}
+
+/// A refresh token with its family.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct RefreshTokenRow {
+    /// The family.
+    #[diesel(sql_type = Uuid)]
+    pub session_id: uuid::Uuid,
+    /// The account.
+    #[diesel(sql_type = Uuid)]
+    pub user_id: UserId,
+    /// The device.
+    #[diesel(sql_type = Uuid)]
+    pub device_id: DeviceId,
+    /// The token's number in its family.
+    #[diesel(sql_type = BigInt)]
+    pub generation: i64,
+    /// Secret of the row.
+    #[diesel(sql_type = Binary)]
+    pub secret: Vec<u8>,
+    /// When it was used first.
+    #[diesel(sql_type = Nullable<Moment>)]
+    pub used_at: Option<Timestamp>,
+    /// When it ends.
+    #[diesel(sql_type = Moment)]
+    pub expires_at: Timestamp,
+    /// Number of the family's newest tokens that have been used.
+    #[diesel(sql_type = BigInt)]
+    pub confirmed: i64,
+}
+
+/// A refresh token that is presented, with the successor that belongs to it.
+#[derive(Clone, Debug)]
+pub struct Refresh {
+    /// Keyed hash of the presented token.
+    pub hash: Vec<u8>,
+    /// The family, as it was read with the token.
+    pub session_id: uuid::Uuid,
+    /// Keyed hash of the successor.
+    pub next_hash: Vec<u8>,
+    /// Secret of the successor's row, if it is made now.
+    pub next_secret: Vec<u8>,
+    /// When the successor ends, if it is made now.
+    pub next_expires_at: Timestamp,
+    /// How long after its first use the same token gives the same successor.
+    pub grace: Duration,
+    /// The moment.
+    pub now: Timestamp,
+}
+
+/// What became of a refresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refreshed {
+    /// The successor stands, made now or before.
+    Done {
+        /// Its number in the family.
+        generation: i64,
+        /// When it ends.
+        expires_at: Timestamp,
+    },
+    /// There is no such token any more.
+    Unknown,
+    /// The token had served: the family has ended.
+    Reused,
+}
+
+/// A device that was removed.
+#[derive(Clone, Debug)]
+pub struct RemovedDevice {
+    /// What was told.
+    pub change: DevicesChange,
+    /// Its token families.
+    pub families: Vec<uuid::Uuid>,
+    /// Who was told.
+    pub told: Vec<UserId>,
+}
+
+/// An account with one of its devices, for `me`.
+#[derive(Clone, Debug)]
+pub struct AccountRow {
+    /// E.164.
+    pub phone: String,
+    /// When the account was made.
+    pub user_created_at: Timestamp,
+    /// What the device says of itself.
+    pub info: DeviceInfo,
+    /// When the device signed in first.
+    pub created_at: Timestamp,
+    /// When it was last heard of.
+    pub last_active_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_slides() {
+        let now = Timestamp::from_millis(1_000_000_000);
+        let ago = |seconds| now.minus(Duration::from_secs(seconds));
+        let hour = Allowance::new("code", [], 3, Duration::from_secs(3600));
+        let wait = |allowance: &Allowance, moments: &[Timestamp], count| {
+            allowance.reached(moments, count, now).map(|reached| reached.wait.as_secs())
+        };
+        assert_eq!(wait(&hour, &[], 1), None);
+        assert_eq!(wait(&hour, &[ago(4000), ago(30), ago(20)], 1), None);
+        assert_eq!(wait(&hour, &[ago(3000), ago(30), ago(20)], 1), Some(600));
+        assert_eq!(wait(&hour, &[ago(3000), ago(30), ago(20)], 2), Some(3570));
+        assert_eq!(wait(&hour, &[], 4), Some(3600));
+        let both = hour.clone().and(4, Duration::from_secs(86_400));
+        let day = [ago(80_000), ago(70_000), ago(60_000), ago(50_000)];
+        assert_eq!(wait(&both, &day, 1), Some(6400));
+        assert_eq!(wait(&Allowance { not_before: ago(100), ..both }, &day, 1), None);
+    }
+}
