@@ -1,23 +1,21 @@
-//! The client that applications hold: signing in, conversations, sending, receiving.
+//! The client that applications hold: conversations, sending, receiving.
 
 use crate::backoff::Backoff;
-use crate::connection::{ATTEMPT, Link};
 use crate::credentials::Credentials;
 use crate::crypto::{Me, account};
 use crate::error::{Error, Result};
 use crate::event::{Event, Message};
 use crate::events::Events;
 use crate::inbox::readable_row;
+use crate::link::Link;
 use crate::rest::{HistoryRange, Rest};
-use crate::store::{QueuedMessage, Store, Tx};
-use sotto_protocol::auth::{
-    DeviceInfo, FoundUser, LoginRequest, Me as Account, Purpose, RegisterRequest, Tokens, Verification,
-};
+use crate::store::{QueuedMessage, Store};
+use sotto_protocol::auth::{FoundUser, Me as Account};
 use sotto_protocol::conversation::{Conversation, ConversationType, CreateConversation};
 use sotto_protocol::event::Event as Durable;
 use sotto_protocol::frame::{Activity, PresenceUp, Typing, TypingState};
 use sotto_protocol::message::{Kind, Sender, Sent};
-use sotto_protocol::{ConversationId, DeviceId, MessageId, Seq, UserId, VerificationId, limits};
+use sotto_protocol::{ConversationId, DeviceId, MessageId, Seq, UserId, limits};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -50,35 +48,6 @@ impl Options {
             event_capacity: 4096,
             client_name: None,
         }
-    }
-}
-
-/// What signing in needs. `Debug` shows no code.
-#[derive(Clone)]
-pub struct SignIn {
-    /// From [`Client::verify`].
-    pub verification_id: VerificationId,
-    /// The six digits that came by SMS.
-    pub code: String,
-    /// What this device says of itself.
-    pub device: DeviceInfo,
-    /// Second factor of a login, where the account has one.
-    pub totp: Option<String>,
-    /// Replacement for the second factor.
-    pub backup_code: Option<String>,
-}
-
-impl SignIn {
-    /// Signing in without second factor.
-    #[must_use]
-    pub fn new(verification_id: VerificationId, code: impl Into<String>, device: DeviceInfo) -> Self {
-        Self { verification_id, code: code.into(), device, totp: None, backup_code: None }
-    }
-}
-
-impl fmt::Debug for SignIn {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("SignIn").field("verification_id", &self.verification_id).finish_non_exhaustive()
     }
 }
 
@@ -129,63 +98,8 @@ impl Drop for Guard {
 }
 
 impl Client {
-    /// Asks the server to send a code to a number.
-    ///
-    /// # Errors
-    /// As the REST calls.
-    pub async fn verify(server: &str, phone: &str, purpose: Purpose) -> Result<Verification> {
-        Rest::new(server)?.verify(phone, purpose).await
-    }
-
-    /// Makes an account with this store's keys as its first device.
-    ///
-    /// # Errors
-    /// As the REST calls. After an unknown outcome [`Client::login`] with the same store goes on.
-    pub async fn register(options: Options, store: Store, sign_in: SignIn) -> Result<Self> {
-        let rest = Rest::new(&options.server)?;
-        let keys = store.run(account::sign_in_keys).await?;
-        let SignIn { verification_id, code, device, .. } = sign_in;
-        let tokens = rest.register(&RegisterRequest { verification_id, code, device, keys }).await?;
-        Self::signed_in(options, rest, store, tokens).await
-    }
-
-    /// Signs in. An empty store makes a new device of the account; a store that was signed in before
-    /// proves it and becomes the same device again, with everything that waits for it.
-    ///
-    /// # Errors
-    /// As the REST calls.
-    pub async fn login(options: Options, store: Store, sign_in: SignIn) -> Result<Self> {
-        let rest = Rest::new(&options.server)?;
-        let SignIn { verification_id, code, device, totp, backup_code } = sign_in;
-        let (keys, device_proof) = store
-            .run(move |tx| {
-                let known = account::find(tx)?.is_some();
-                let keys = account::sign_in_keys(tx)?;
-                let proof = if known { Some(account::device_proof(tx, verification_id)?) } else { None };
-                Ok((keys, proof))
-            })
-            .await?;
-        let request = LoginRequest { verification_id, code, device, keys, device_proof, totp, backup_code };
-        let tokens = rest.login(&request).await?;
-        Self::signed_in(options, rest, store, tokens).await
-    }
-
-    async fn signed_in(options: Options, rest: Rest, store: Store, tokens: Tokens) -> Result<Self> {
-        let credentials = Credentials::new(tokens);
-        store.run(move |tx| become_device(tx, &credentials)).await?;
-        Self::begin(options, rest, store).await
-    }
-
-    /// Goes on with a store that is signed in. Needs no network.
-    ///
-    /// # Errors
-    /// [`Error::NotSignedIn`] when it is not.
-    pub async fn open(options: Options, store: Store) -> Result<Self> {
-        let rest = Rest::new(&options.server)?;
-        Self::begin(options, rest, store).await
-    }
-
-    async fn begin(options: Options, rest: Rest, store: Store) -> Result<Self> {
+    /// A client of the device that the store is signed in as.
+    pub(crate) async fn begin(options: Options, rest: Rest, store: Store) -> Result<Self> {
         let credentials = store.run(Credentials::load).await?.ok_or(Error::NotSignedIn)?;
         let position = store.run(|tx| tx.last_position()).await?;
         let me = Sender { user_id: credentials.user_id, device_id: credentials.device_id };
@@ -269,23 +183,6 @@ impl Client {
     /// As the REST calls.
     pub async fn lookup(&self, phones: &[String]) -> Result<Vec<FoundUser>> {
         self.call(|rest| async move { rest.lookup(phones).await }).await
-    }
-
-    /// Ends the session and removes this device, on the server and its keys in the store. Messages stay.
-    ///
-    /// # Errors
-    /// As the REST calls; then nothing has been removed here.
-    pub async fn logout(&self) -> Result<()> {
-        self.call(|rest| async move { rest.logout().await }).await?;
-        self.disconnect().await;
-        self.inner
-            .store
-            .run(|tx| {
-                Credentials::remove(tx)?;
-                account::remove(tx)?;
-                forget_device(tx)
-            })
-            .await
     }
 
     /// The direct conversation with a user, made where there is none.
@@ -562,34 +459,13 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The server has given this store's keys a device: the same as before, or another.
-fn become_device(tx: &mut Tx<'_>, credentials: &Credentials) -> Result<()> {
-    if let Some(before) = Credentials::load(tx)? {
-        if before.user_id != credentials.user_id {
-            return Err(Error::Usage("this store belongs to another user".to_owned()));
-        }
-        if before.device_id != credentials.device_id {
-            forget_device(tx)?;
-        }
-    }
-    tx.set_meta_json(ATTEMPT, &0_i64)?;
-    account::mark_published(tx)?;
-    credentials.save(tx)
-}
-
-/// What was made under a device's id is worth nothing under another.
-fn forget_device(tx: &mut Tx<'_>) -> Result<()> {
-    tx.forget_sessions()?;
-    tx.forget_outbound_groups()?;
-    tx.forget_requests()?;
-    tx.restart_client_seqs()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::LinkState;
+    use crate::link::{ATTEMPT, LinkState};
+    use crate::sign_in::become_device;
     use sotto_protocol::Timestamp;
+    use sotto_protocol::auth::Tokens;
 
     /// Nobody listens on port 9 of this machine.
     async fn offline() -> Client {
@@ -686,6 +562,28 @@ mod tests {
         let waiting = client.store().run(move |tx| tx.waiting_in(conversation, i64::MAX)).await.unwrap();
         assert_eq!(waiting.len(), 1);
         assert!(!format!("{client:?}{sent:?}").contains("secret"));
+    }
+
+    /// Compiles only while every call may be made from a task of a runtime with many threads.
+    #[test]
+    fn calls_are_send() {
+        fn is_send<T: Send>(_: impl FnOnce(Client) -> T) {}
+        let (conversation, user) = (ConversationId::ordered(), UserId::random());
+        is_send(move |client| async move { client.send_text(conversation, "").await });
+        is_send(move |client| async move { client.group(None, &[user]).await });
+        is_send(move |client| async move { client.direct(user).await });
+        is_send(move |client| async move { client.add(conversation, &[user]).await });
+        is_send(move |client| async move { client.remove(conversation, &[user]).await });
+        is_send(move |client| async move { client.mark_read(conversation, 1).await });
+        is_send(move |client| async move { client.backfill(conversation, HistoryRange::default()).await });
+        is_send(move |client| async move { client.refresh_conversations().await });
+        is_send(|client| async move { client.lookup(&[]).await });
+        is_send(|client| async move { client.sync().await });
+        is_send(|client| async move { client.flush().await });
+        is_send(|client| async move { client.maintain_keys().await });
+        is_send(|client| async move { client.logout().await });
+        is_send(|client| async move { client.disconnect().await });
+        is_send(|client| async move { client.events().next().await });
     }
 
     #[tokio::test]

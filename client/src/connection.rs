@@ -7,26 +7,21 @@ use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::link::{ATTEMPT, Command, LinkState, MOST_UNANSWERED, Running};
 use crate::socket::{Incoming, ServerFrame, Socket, SocketOptions};
 use futures::FutureExt as _;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sotto_protocol::event::Event as Durable;
 use sotto_protocol::frame::{Ack, Auth, Frame, GoAway, MarkRead};
 use sotto_protocol::{ConversationId, ErrorCode, Problem, Seq, close};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// The contract allows 256 unanswered requests; half of it leaves room for everything else.
-const MOST_UNANSWERED: usize = 128;
 /// So many events that have already arrived share one commit.
 const BATCH: usize = 64;
-/// No answer to a request for so long on a living connection: its outcome counts as unknown.
-const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// A server that takes nothing for so long counts as gone.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// What was left in the outbox is tried again so often while the connection stands.
@@ -34,95 +29,7 @@ const FLUSH_EVERY: Duration = Duration::from_secs(60);
 /// A connection that stood for so long was a good one: the next failure counts as the first.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 const NORMAL_CLOSURE: u16 = 1000;
-/// Name of the count of attempts to connect, which signing in sets to nothing.
-pub(crate) const ATTEMPT: &str = "attempt";
 const EPOCH: &str = "epoch";
-
-/// How the managed connection stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LinkState {
-    /// The application has not connected, or has disconnected.
-    Off,
-    /// Being opened, or waiting for the next attempt.
-    Connecting,
-    /// Welcome has been said.
-    Up,
-    /// The server closed with a code that forbids coming back by itself.
-    Stopped,
-}
-
-enum Command {
-    Request { t: &'static str, d: String, answer: oneshot::Sender<Result<String>> },
-    Tell { t: &'static str, d: String },
-}
-
-/// What the rest of the client knows of the connection.
-pub(crate) struct Link {
-    state: watch::Sender<LinkState>,
-    running: Mutex<Option<Running>>,
-}
-
-struct Running {
-    commands: mpsc::Sender<Command>,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
-
-impl Link {
-    pub(crate) fn new() -> Self {
-        Self { state: watch::Sender::new(LinkState::Off), running: Mutex::new(None) }
-    }
-
-    pub(crate) fn state(&self) -> LinkState {
-        *self.state.borrow()
-    }
-
-    /// Whether requests can go by the socket, waiting a little for one that is being opened.
-    pub(crate) async fn is_up_within(&self, patience: Duration) -> bool {
-        if self.state() == LinkState::Connecting {
-            let mut state = self.state.subscribe();
-            let settled = state.wait_for(|state| *state != LinkState::Connecting);
-            drop(tokio::time::timeout(patience, settled).await);
-        }
-        self.state() == LinkState::Up
-    }
-
-    /// A request by the socket; [`Error::Transport`] when there is none or it breaks meanwhile.
-    pub(crate) async fn request<T: DeserializeOwned>(&self, t: &'static str, d: String) -> Result<T> {
-        let (answer, answered) = oneshot::channel();
-        self.command(Command::Request { t, d, answer }).await?;
-        let text = tokio::time::timeout(ANSWER_WITHIN, answered)
-            .await
-            .map_err(|_| Error::Timeout)?
-            .map_err(|_| Error::Transport("the connection ended before the answer".to_owned()))??;
-        serde_json::from_str(&text).map_err(Error::protocol)
-    }
-
-    /// A frame without answer.
-    pub(crate) async fn tell(&self, t: &'static str, d: String) -> Result<()> {
-        self.command(Command::Tell { t, d }).await
-    }
-
-    async fn command(&self, command: Command) -> Result<()> {
-        let no_socket = || Error::Transport("there is no connection".to_owned());
-        let commands = {
-            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            running.as_ref().map(|running| running.commands.clone()).ok_or_else(no_socket)?
-        };
-        if self.state() != LinkState::Up {
-            return Err(no_socket());
-        }
-        commands.send(command).await.map_err(|_| no_socket())
-    }
-
-    /// Asks the task to end; the task, to be waited for.
-    pub(crate) fn stop(&self) -> Option<JoinHandle<()>> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        running.stop.send_replace(true);
-        Some(running.task)
-    }
-}
 
 /// Why a connection ended.
 struct End {

@@ -2,10 +2,10 @@
 
 use crate::backoff::Backoff;
 use crate::client::Client;
-use crate::connection::LinkState;
 use crate::crypto::pairwise::Targets;
 use crate::crypto::{group, pairwise};
 use crate::error::{Error, Result};
+use crate::link::LinkState;
 use crate::store::{MessageState, NewMessage, OutboxRow, OutboxState, QueuedMessage, Tx};
 use sotto_protocol::conversation::{Conversation, ConversationType};
 use sotto_protocol::message::{DeviceRef, Envelope, OutgoingMessage, Sent};

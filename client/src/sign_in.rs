@@ -1,0 +1,139 @@
+//! Signing in and out: what makes a store a device of an account.
+
+use crate::client::{Client, Options};
+use crate::credentials::Credentials;
+use crate::crypto::account;
+use crate::error::{Error, Result};
+use crate::link::ATTEMPT;
+use crate::rest::Rest;
+use crate::store::{Store, Tx};
+use sotto_protocol::VerificationId;
+use sotto_protocol::auth::{DeviceInfo, LoginRequest, Purpose, RegisterRequest, Tokens, Verification};
+use std::fmt;
+
+/// What signing in needs. `Debug` shows no code.
+#[derive(Clone)]
+pub struct SignIn {
+    /// From [`Client::verify`].
+    pub verification_id: VerificationId,
+    /// The six digits that came by SMS.
+    pub code: String,
+    /// What this device says of itself.
+    pub device: DeviceInfo,
+    /// Second factor of a login, where the account has one.
+    pub totp: Option<String>,
+    /// Replacement for the second factor.
+    pub backup_code: Option<String>,
+}
+
+impl SignIn {
+    /// Signing in without second factor.
+    #[must_use]
+    pub fn new(verification_id: VerificationId, code: impl Into<String>, device: DeviceInfo) -> Self {
+        Self { verification_id, code: code.into(), device, totp: None, backup_code: None }
+    }
+}
+
+impl fmt::Debug for SignIn {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SignIn").field("verification_id", &self.verification_id).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Asks the server to send a code to a number.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn verify(server: &str, phone: &str, purpose: Purpose) -> Result<Verification> {
+        Rest::new(server)?.verify(phone, purpose).await
+    }
+
+    /// Makes an account with this store's keys as its first device.
+    ///
+    /// # Errors
+    /// As the REST calls. After an unknown outcome [`Client::login`] with the same store goes on.
+    pub async fn register(options: Options, store: Store, sign_in: SignIn) -> Result<Self> {
+        let rest = Rest::new(&options.server)?;
+        let keys = store.run(account::sign_in_keys).await?;
+        let SignIn { verification_id, code, device, .. } = sign_in;
+        let tokens = rest.register(&RegisterRequest { verification_id, code, device, keys }).await?;
+        Self::signed_in(options, rest, store, tokens).await
+    }
+
+    /// Signs in. An empty store makes a new device of the account; a store that was signed in before
+    /// proves it and becomes the same device again, with everything that waits for it.
+    ///
+    /// # Errors
+    /// As the REST calls.
+    pub async fn login(options: Options, store: Store, sign_in: SignIn) -> Result<Self> {
+        let rest = Rest::new(&options.server)?;
+        let SignIn { verification_id, code, device, totp, backup_code } = sign_in;
+        let (keys, device_proof) = store
+            .run(move |tx| {
+                let known = account::find(tx)?.is_some();
+                let keys = account::sign_in_keys(tx)?;
+                let proof = if known { Some(account::device_proof(tx, verification_id)?) } else { None };
+                Ok((keys, proof))
+            })
+            .await?;
+        let request = LoginRequest { verification_id, code, device, keys, device_proof, totp, backup_code };
+        let tokens = rest.login(&request).await?;
+        Self::signed_in(options, rest, store, tokens).await
+    }
+
+    async fn signed_in(options: Options, rest: Rest, store: Store, tokens: Tokens) -> Result<Self> {
+        let credentials = Credentials::new(tokens);
+        store.run(move |tx| become_device(tx, &credentials)).await?;
+        Self::begin(options, rest, store).await
+    }
+
+    /// Goes on with a store that is signed in. Needs no network.
+    ///
+    /// # Errors
+    /// [`Error::NotSignedIn`] when it is not.
+    pub async fn open(options: Options, store: Store) -> Result<Self> {
+        let rest = Rest::new(&options.server)?;
+        Self::begin(options, rest, store).await
+    }
+
+    /// Ends the session and removes this device, on the server and its keys in the store. Messages stay.
+    ///
+    /// # Errors
+    /// As the REST calls; then nothing has been removed here.
+    pub async fn logout(&self) -> Result<()> {
+        self.call(|rest| async move { rest.logout().await }).await?;
+        self.disconnect().await;
+        self.inner
+            .store
+            .run(|tx| {
+                Credentials::remove(tx)?;
+                account::remove(tx)?;
+                forget_device(tx)
+            })
+            .await
+    }
+}
+
+/// The server has given this store's keys a device: the same as before, or another.
+pub(crate) fn become_device(tx: &mut Tx<'_>, credentials: &Credentials) -> Result<()> {
+    if let Some(before) = Credentials::load(tx)? {
+        if before.user_id != credentials.user_id {
+            return Err(Error::Usage("this store belongs to another user".to_owned()));
+        }
+        if before.device_id != credentials.device_id {
+            forget_device(tx)?;
+        }
+    }
+    tx.set_meta_json(ATTEMPT, &0_i64)?;
+    account::mark_published(tx)?;
+    credentials.save(tx)
+}
+
+/// What was made under a device's id is worth nothing under another.
+fn forget_device(tx: &mut Tx<'_>) -> Result<()> {
+    tx.forget_sessions()?;
+    tx.forget_outbound_groups()?;
+    tx.forget_requests()?;
+    tx.restart_client_seqs()
+}
