@@ -1,14 +1,95 @@
 //! Who somebody is: codes, tokens, keys and their checks, secrets at rest.
 //!
-//! What lies directly here is pure: bytes and a moment come in, a verdict goes out. `session` and `directory` join
-//! it with the database; HTTP and the socket ask them and nobody else.
+//! One noun per file. Most of them are pure: bytes and a moment come in, a verdict goes out. [`Identity`] joins them
+//! with the database: `sign_in` and `session` and `directory` hold its methods. HTTP and the socket ask it and nobody
+//! else. Time comes in as a parameter everywhere.
 
 pub mod access_token;
+pub mod changes;
 pub mod code;
 pub mod device_proof;
+mod directory;
 pub mod key_check;
+pub mod network;
 pub mod phone;
 pub mod refresh_token;
 pub mod secret_key;
+pub mod session;
+mod sign_in;
 pub mod sms;
+mod sweep;
 pub mod xeddsa;
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use ring::rand::SystemRandom;
+use sotto_protocol::Timestamp;
+use sotto_schema::Store;
+
+use self::changes::Changes;
+use self::secret_key::SecretKeys;
+use self::session::Sessions;
+use self::sms::Sms;
+use crate::config::Config;
+use crate::config::auth::Auth;
+use crate::config::limits::Limits;
+
+/// Sign-in, sessions and the key directory of one node.
+pub struct Identity {
+    store: Store,
+    keys: Arc<SecretKeys>,
+    sms: Sms,
+    changes: Arc<dyn Changes>,
+    auth: Auth,
+    limits: Limits,
+    /// The node's name: the cap on codes is per node.
+    node: String,
+    random: SystemRandom,
+    sessions: Sessions,
+    heard: Mutex<sweep::Heard>,
+}
+
+impl Identity {
+    /// On a store whose schema is up to date. `node` names this node in its own counts.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        keys: Arc<SecretKeys>,
+        sms: Sms,
+        changes: Arc<dyn Changes>,
+        config: &Config,
+        node: impl Into<String>,
+    ) -> Self {
+        Self {
+            store,
+            keys,
+            sms,
+            changes,
+            auth: config.auth.clone(),
+            limits: config.limits.clone(),
+            node: node.into(),
+            random: SystemRandom::new(),
+            sessions: Sessions::default(),
+            heard: Mutex::new(sweep::Heard::since(Timestamp::now())),
+        }
+    }
+
+    /// The server's own keys, for cursors and secrets in columns.
+    #[must_use]
+    pub fn secret_keys(&self) -> &Arc<SecretKeys> {
+        &self.keys
+    }
+
+    /// The carrier of codes, to be drained when the server stops.
+    #[must_use]
+    pub fn sms(&self) -> &Sms {
+        &self.sms
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Identity").field("node", &self.node).finish_non_exhaustive()
+    }
+}

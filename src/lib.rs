@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod error;
 pub mod identity;
 pub mod listener;
 pub mod shutdown;

@@ -13,4 +13,5 @@
 )]
 
 mod config;
+mod identity;
 mod tidy;

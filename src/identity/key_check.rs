@@ -86,13 +86,19 @@ pub fn complete<'a>(prefix: &str, keys: &'a Keys) -> Result<Signer<'a>, Vec<Fiel
 }
 
 /// Checks an upload of any part by a device whose `signer` is stored. That `suite`, `identity_key` and `signing_key`
-/// are the stored ones is the caller's to compare (409).
+/// are the stored ones is the caller's to compare (409). `registration_id` is the stored one: another comes only with a
+/// new signed prekey.
 ///
 /// # Errors
 /// Every place that is wrong.
-pub fn part(prefix: &str, keys: &Keys, signer: &Signer<'_>) -> Result<(), Vec<FieldError>> {
+pub fn part(
+    prefix: &str,
+    keys: &Keys,
+    signer: &Signer<'_>,
+    registration_id: Option<i64>,
+) -> Result<(), Vec<FieldError>> {
     let mut check = Check { prefix, errors: Vec::new() };
-    if keys.registration_id.is_some() {
+    if keys.registration_id.is_some() && keys.registration_id != registration_id {
         // A new registration means new sessions; without a new signed prekey nobody could begin them.
         check.require("signed_prekey", keys.signed_prekey.is_some());
     }
@@ -378,14 +384,17 @@ mod tests {
     fn any_part_can_be_uploaded_alone() {
         let whole = signal();
         let signer = complete("", &whole).unwrap();
-        assert!(part("", &Keys::default(), &signer).is_ok());
+        assert!(part("", &Keys::default(), &signer, Some(1)).is_ok());
         let keys = Keys { pq_one_time_prekeys: signal().pq_one_time_prekeys, ..Keys::default() };
-        assert!(part("", &keys, &signer).is_ok());
+        assert!(part("", &keys, &signer, Some(1)).is_ok());
         let keys = Keys { registration_id: Some(5), ..Keys::default() };
-        let errors = part("", &keys, &signer).unwrap_err();
+        assert!(part("", &keys, &signer, Some(5)).is_ok());
+        let keys = Keys { registration_id: Some(5), ..Keys::default() };
+        let errors = part("", &keys, &signer, Some(1)).unwrap_err();
         assert_eq!(errors, [FieldError::at("/signed_prekey", "missing")]);
         let other = Signer { identity_key: &curve(4).0, ..signer };
-        let errors = part("", &Keys { signed_prekey: signal().signed_prekey, ..Keys::default() }, &other).unwrap_err();
+        let keys = Keys { signed_prekey: signal().signed_prekey, ..Keys::default() };
+        let errors = part("", &keys, &other, Some(1)).unwrap_err();
         assert_eq!(errors, [FieldError::at("/signed_prekey/signature", "invalid_signature")]);
     }
 }

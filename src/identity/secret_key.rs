@@ -255,6 +255,13 @@ impl SecretKeys {
         &self.older.last().unwrap_or(&self.active).refresh_token
     }
 
+    /// Stands for a number or an address where things are only counted. Always of the oldest key, as refresh tokens.
+    #[must_use]
+    pub fn pseudonym(&self, text: &str) -> Vec<u8> {
+        let tag = hmac::sign(self.refresh_token(), &[b"name", text.as_bytes()].concat());
+        tag.as_ref().to_vec()
+    }
+
     /// Names the set in the database, so that a node with another set is refused. Tells nothing about the keys. Only
     /// the oldest key counts, so that nodes may restart one by one when a new key was put in front.
     #[must_use]

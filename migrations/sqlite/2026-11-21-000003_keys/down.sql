@@ -1,0 +1,2 @@
+DROP TABLE prekeys;
+DROP TABLE key_counters;

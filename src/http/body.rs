@@ -1,0 +1,97 @@
+//! A request's body: JSON of a bounded size, with errors that say where.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use actix_web::dev::Payload;
+use actix_web::http::header;
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, web};
+use futures::StreamExt as _;
+use serde::de::DeserializeOwned;
+use sotto_protocol::json;
+use sotto_protocol::problem::{ErrorCode, Problem};
+
+use crate::error::ApiError;
+
+/// A body of at most `LIMIT` bytes (after decompression), read as `T`.
+///
+/// Refused with 415 when its type is not `application/json`, with 413 when it is larger, with 400 when it is no JSON,
+/// with 422 and a pointer when a value does not fit. How long it may take is the outer layer's to say.
+#[derive(Clone, Debug)]
+pub struct Body<T, const LIMIT: usize>(pub T);
+
+impl<T: DeserializeOwned + 'static, const LIMIT: usize> FromRequest for Body<T, LIMIT> {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let checked = check_head(request, LIMIT);
+        let payload = payload.take();
+        Box::pin(async move {
+            checked?;
+            let text = collect(payload, LIMIT).await?;
+            Ok(Self(json::read(&text)?))
+        })
+    }
+}
+
+fn check_head(request: &HttpRequest, limit: usize) -> Result<(), Problem> {
+    if !request.content_type().eq_ignore_ascii_case("application/json") {
+        return Err(Problem::new(ErrorCode::UnsupportedMediaType, "the body must be application/json"));
+    }
+    if request.headers().contains_key(header::CONTENT_ENCODING) {
+        return Err(Problem::new(ErrorCode::UnsupportedMediaType, "the body must not be compressed"));
+    }
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: usize| length > limit) { Err(too_large(limit)) } else { Ok(()) }
+}
+
+async fn collect(mut payload: Payload, limit: usize) -> Result<web::BytesMut, Problem> {
+    let mut text = web::BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| Problem::new(ErrorCode::InvalidFrame, "the body broke off"))?;
+        if text.len() + chunk.len() > limit {
+            return Err(too_large(limit));
+        }
+        text.extend_from_slice(&chunk);
+    }
+    Ok(text)
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(ErrorCode::PayloadTooLarge, format!("the body may have {limit} bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    struct Thing {
+        number: u8,
+    }
+
+    async fn read(kind: &str, text: &str) -> Result<u8, (u16, Option<String>)> {
+        let request = TestRequest::post().insert_header(("content-type", kind.to_owned()));
+        let (request, mut payload) = request.set_payload(text.to_owned()).to_http_parts();
+        match Body::<Thing, 16>::from_request(&request, &mut payload).await {
+            Ok(Body(thing)) => Ok(thing.number),
+            Err(ApiError(problem)) => {
+                Err((problem.status, problem.errors.first().and_then(|error| error.pointer.clone())))
+            }
+        }
+    }
+
+    #[actix_rt::test]
+    async fn type_size_form_and_values() {
+        assert_eq!(read("application/json", r#"{"number":7}"#).await, Ok(7));
+        assert_eq!(read("Application/JSON; charset=utf-8", r#"{"number":7}"#).await, Ok(7));
+        assert_eq!(read("text/plain", r#"{"number":7}"#).await, Err((415, None)));
+        assert_eq!(read("application/json", r#"{"number":    7}"#).await, Ok(7));
+        assert_eq!(read("application/json", r#"{"number":     7}"#).await, Err((413, None)));
+        assert_eq!(read("application/json", "{").await, Err((400, None)));
+        assert_eq!(read("application/json", r#"{"number":"x"}"#).await, Err((422, Some("/number".into()))));
+    }
+}

@@ -1,0 +1,389 @@
+//! Signing in: a code, then tokens; refreshing them; signing out.
+//!
+//! The order of checks is part of the contract: shape (422) before the code, the code before everything that tells
+//! about an account (409), and only success and a wrong code use up a code or a try.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use sotto_protocol::auth::{
+    DeviceInfo, LoginRequest, Me, MeDevice, MeUser, Purpose, RegisterRequest, Tokens, Verification, VerificationRequest,
+};
+use sotto_protocol::keys::Keys;
+use sotto_protocol::problem::{ErrorCode, Problem};
+use sotto_protocol::{DeviceId, Timestamp, UserId, VerificationId};
+use sotto_schema::rows::sign_in::{
+    Allowance, Attempt, NewSession, NewVerification, Refresh, Refreshed, Refusal, SignedIn, SigningDevice,
+    VerificationStarted,
+};
+use uuid::Uuid;
+
+use super::access_token::{self, Claims};
+use super::code::{self, Code};
+use super::phone::Phone;
+use super::refresh_token::{self, RefreshToken};
+use super::session::{Caller, unauthenticated};
+use super::sms::Text;
+use super::{Identity, device_proof, key_check, network};
+use crate::error::ApiError;
+
+/// Wrong codes that a verification takes.
+pub const MOST_TRIES: i64 = 5;
+/// How long after its first use a refresh token gives the same successor.
+pub const GRACE: Duration = Duration::from_secs(60);
+/// How long a signed prekey should serve.
+pub const SIGNED_PREKEY_LIFE: Duration = Duration::from_secs(30 * 86_400);
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The first tokens of a family, and what the store keeps of them.
+struct Begun {
+    family: Uuid,
+    refresh: RefreshToken,
+    session: NewSession,
+}
+
+impl Identity {
+    /// Sends a code. The answer is the same, and takes the same work, whether or not the number has an account.
+    ///
+    /// # Errors
+    /// 422 for what is no number, 429 when a limit is reached, 503 when too many messages wait for the gateway.
+    pub async fn start_verification(
+        &self,
+        request: VerificationRequest,
+        address: IpAddr,
+        now: Timestamp,
+    ) -> Result<Verification, ApiError> {
+        let phone = Phone::parse(&request.phone).ok_or_else(|| Problem::field("/phone", "not_e164"))?;
+        let slot = self
+            .sms
+            .reserve()
+            .map_err(|_| Problem::unavailable("too many text messages wait to be sent").retry_after(30_000))?;
+        let id = VerificationId::random();
+        let code = Code::random(&self.random).map_err(|_| no_random())?;
+        let new = NewVerification {
+            id,
+            phone: phone.as_str().to_owned(),
+            purpose: request.purpose,
+            code_hash: code.hash(&self.keys, id),
+            no_code: refresh_token::row_secret(&self.random).map_err(|_| no_random())?.to_vec(),
+            expires_at: now.plus(self.auth.code_ttl.duration()),
+        };
+        let expires_at = new.expires_at;
+        let allowances = self.code_allowances(&phone, request.purpose, address);
+        match self.store.start_verification(new, allowances, now).await? {
+            VerificationStarted::Limited(reached) => return Err(ApiError::limited(&reached)),
+            VerificationStarted::Started { send: true } => {
+                let text = Text::with_code(phone, code, self.auth.code_ttl.duration());
+                slot.send(text).await.map_err(|error| {
+                    tracing::error!(%error, "a code was not sent");
+                    Problem::unavailable("the code could not be sent")
+                })?;
+            }
+            VerificationStarted::Started { send: false } => {}
+        }
+        let wait = if self.limits.enabled { self.auth.resend_delay.duration() } else { Duration::ZERO };
+        Ok(Verification { verification_id: id, expires_at, resend_at: now.plus(wait) })
+    }
+
+    fn code_allowances(&self, phone: &Phone, purpose: Purpose, address: IpAddr) -> Vec<Allowance> {
+        let limits = &self.limits;
+        if !limits.enabled {
+            return Vec::new();
+        }
+        let number = self.keys.pseudonym(phone.as_str());
+        let network = self.keys.pseudonym(&network::network(address).to_string());
+        let purpose = self.keys.pseudonym(&format!("{} {}", purpose.as_str(), phone.as_str()));
+        let mut allowances = vec![
+            Allowance::new("code_number", number, limits.codes_per_number_per_hour, HOUR)
+                .and(limits.codes_per_number_per_day, DAY),
+            Allowance::new("code_address", network, limits.codes_per_address_per_hour, HOUR),
+            Allowance::new("code_node", self.node.as_bytes(), limits.codes_per_node_per_hour, HOUR),
+        ];
+        let delay = self.auth.resend_delay.duration();
+        if delay > Duration::ZERO {
+            allowances.push(Allowance::new("code_resend", purpose, 1, delay));
+        }
+        allowances
+    }
+
+    /// Makes an account with its first device.
+    ///
+    /// # Errors
+    /// 422, 401 `code_rejected`, 429; 409 `conflict` when the number has an account, told only after the right code.
+    pub async fn register(
+        &self,
+        request: RegisterRequest,
+        address: IpAddr,
+        now: Timestamp,
+    ) -> Result<Tokens, ApiError> {
+        check_shape(&request.device, &request.keys)?;
+        let purpose = Purpose::Registration;
+        let attempt = self.check_code(request.verification_id, purpose, &request.code, address, now).await?;
+        let begun = self.begin(now)?;
+        let (user_id, device_id) = (UserId::random(), DeviceId::random());
+        let device = SigningDevice {
+            id: device_id,
+            is_known: false,
+            info: request.device,
+            keys: request.keys,
+            signed_prekey_expires_at: now.plus(SIGNED_PREKEY_LIFE),
+        };
+        let outcome = self.store.register(attempt, user_id, device, begun.session.clone()).await?;
+        self.signed_in(outcome, device_id, begun, now)
+    }
+
+    /// Signs a device in: a known one that proves it, or a new one.
+    ///
+    /// # Errors
+    /// 422, 401 `code_rejected`, 429; 409 `conflict` for a known identity without proof or with other fixed keys; 409
+    /// `limit_reached` for a device too many.
+    pub async fn login(&self, request: LoginRequest, address: IpAddr, now: Timestamp) -> Result<Tokens, ApiError> {
+        check_shape(&request.device, &request.keys)?;
+        let id = request.verification_id;
+        let attempt = self.check_code(id, Purpose::Login, &request.code, address, now).await?;
+        let identity_key = request.keys.identity_key.clone().unwrap_or_default();
+        let known = self.store.known_device(attempt.phone.clone(), identity_key.0.clone()).await?;
+        let proof = request.device_proof.unwrap_or_default();
+        let known = known.filter(|known| {
+            device_proof::holds(known.suite, identity_key.as_ref(), known.signing_key.as_deref(), id, proof.as_ref())
+        });
+        let device_id = known.as_ref().map_or_else(DeviceId::random, |known| known.device_id);
+        let begun = self.begin(now)?;
+        let device = SigningDevice {
+            id: device_id,
+            is_known: known.is_some(),
+            info: request.device,
+            keys: request.keys,
+            signed_prekey_expires_at: now.plus(SIGNED_PREKEY_LIFE),
+        };
+        let outcome = self.store.login(attempt, device, begun.session.clone()).await?;
+        self.signed_in(outcome, device_id, begun, now)
+    }
+
+    /// Compares the code; a wrong one is counted here. `Ok`: it is right, and not used up yet.
+    async fn check_code(
+        &self,
+        id: VerificationId,
+        purpose: Purpose,
+        text: &str,
+        address: IpAddr,
+        now: Timestamp,
+    ) -> Result<Attempt, ApiError> {
+        let row = self.store.verification(id).await?;
+        let row = row.filter(|row| {
+            row.purpose == purpose && row.expires_at > now && row.used_at.is_none() && row.tries < MOST_TRIES
+        });
+        let row = row.ok_or_else(|| rejected(0))?;
+        let attempt = Attempt {
+            verification_id: id,
+            failures: self.failure_allowances(&row.phone, address),
+            phone: row.phone,
+            most_tries: MOST_TRIES,
+            now,
+        };
+        if code::matches(&self.keys, id, text, &row.code_hash) {
+            return Ok(attempt);
+        }
+        match self.store.wrong_code(attempt).await? {
+            SignedIn::Limited(reached) => Err(ApiError::limited(&reached)),
+            SignedIn::Rejected { attempts_left } => Err(rejected(attempts_left)),
+            SignedIn::Done { .. } | SignedIn::Refused(_) => Err(rejected(0)),
+        }
+    }
+
+    fn failure_allowances(&self, phone: &str, address: IpAddr) -> Vec<Allowance> {
+        let limits = &self.limits;
+        if !limits.enabled {
+            return Vec::new();
+        }
+        let place = self.keys.pseudonym(&network::place(address).to_string());
+        let window = limits.failed_sign_in_window.duration();
+        vec![
+            Allowance::new("failed_number", self.keys.pseudonym(phone), limits.failed_sign_ins, window)
+                .and(limits.wrong_codes_per_number_per_day, DAY),
+            Allowance::new("failed_address", place, limits.failed_sign_ins, window),
+        ]
+    }
+
+    fn begin(&self, now: Timestamp) -> Result<Begun, ApiError> {
+        let refresh = RefreshToken::random(&self.random).map_err(|_| no_random())?;
+        let family = Uuid::new_v4();
+        let session = NewSession {
+            id: family,
+            token_hash: refresh.hash(&self.keys),
+            token_secret: refresh_token::row_secret(&self.random).map_err(|_| no_random())?.to_vec(),
+            expires_at: now.plus(self.auth.refresh_ttl.duration()),
+        };
+        Ok(Begun { family, refresh, session })
+    }
+
+    fn signed_in(
+        &self,
+        outcome: SignedIn,
+        device_id: DeviceId,
+        begun: Begun,
+        now: Timestamp,
+    ) -> Result<Tokens, ApiError> {
+        match outcome {
+            SignedIn::Done { user_id, ended, told } => {
+                self.end_here(user_id, device_id, &ended, now);
+                if !told.is_empty() {
+                    self.changes.devices_changed(user_id, &told);
+                }
+                let expires_at = begun.session.expires_at;
+                self.tokens(user_id, device_id, begun.family, 1, &begun.refresh, expires_at, now)
+            }
+            SignedIn::Rejected { attempts_left } => Err(rejected(attempts_left)),
+            SignedIn::Limited(reached) => Err(ApiError::limited(&reached)),
+            SignedIn::Refused(refusal) => Err(refused(refusal)),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what tokens say")]
+    fn tokens(
+        &self,
+        user_id: UserId,
+        device_id: DeviceId,
+        family: Uuid,
+        generation: i64,
+        refresh: &RefreshToken,
+        refresh_expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Tokens, ApiError> {
+        let life = self.auth.access_ttl.duration();
+        let claims = Claims::new(user_id, device_id, family, generation, now, now.plus(life));
+        let access_token = access_token::sign(&self.keys, &claims)
+            .map_err(|_| Problem::new(ErrorCode::Internal, "no token could be made"))?;
+        Ok(Tokens {
+            user_id,
+            device_id,
+            access_token,
+            refresh_token: refresh.expose(),
+            token_type: "Bearer".to_owned(),
+            expires_in: life.as_secs(),
+            refresh_expires_in: refresh_expires_at.since(now).as_secs(),
+        })
+    }
+
+    /// An access token for a device that has no session in the database, for tools that make users by the thousand:
+    /// the store must have been given `family` with generation 1.
+    ///
+    /// # Errors
+    /// Never in practice; see [`access_token::sign`].
+    pub fn access_token(
+        &self,
+        user_id: UserId,
+        device_id: DeviceId,
+        family: Uuid,
+        now: Timestamp,
+        life: Duration,
+    ) -> Result<String, access_token::TokenError> {
+        access_token::sign(&self.keys, &Claims::new(user_id, device_id, family, 1, now, now.plus(life)))
+    }
+
+    /// New tokens for a refresh token, which works once; the same again for 60 s while the new ones are unused.
+    ///
+    /// # Errors
+    /// 401 for a token that is unknown, expired or used before: then its family has ended.
+    pub async fn refresh(&self, text: &str, now: Timestamp) -> Result<Tokens, ApiError> {
+        let token = RefreshToken::parse(text).ok_or_else(unauthenticated)?;
+        let hash = token.hash(&self.keys);
+        let row = self.store.refresh_token(hash.clone()).await?.ok_or_else(unauthenticated)?;
+        let next = token.successor(&self.keys, &row.secret);
+        let refresh = Refresh {
+            hash,
+            session_id: row.session_id,
+            next_hash: next.hash(&self.keys),
+            next_secret: refresh_token::row_secret(&self.random).map_err(|_| no_random())?.to_vec(),
+            next_expires_at: now.plus(self.auth.refresh_ttl.duration()),
+            grace: GRACE,
+            now,
+        };
+        match self.store.refresh(refresh).await? {
+            Refreshed::Done { generation, expires_at } => {
+                if let Err(error) = self.store.touch_device(row.device_id, now, now).await {
+                    tracing::debug!(%error, "a contact was not noted");
+                }
+                self.tokens(row.user_id, row.device_id, row.session_id, generation, &next, expires_at, now)
+            }
+            Refreshed::Unknown => Err(unauthenticated()),
+            Refreshed::Reused => {
+                tracing::warn!(user_id = %row.user_id, device_id = %row.device_id, "a refresh token was used twice");
+                self.end_here(row.user_id, row.device_id, &[row.session_id], now);
+                Err(unauthenticated())
+            }
+        }
+    }
+
+    /// Removes the calling device.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn logout(&self, caller: &Caller, now: Timestamp) -> Result<(), ApiError> {
+        self.remove_device(caller.user_id, caller.device_id, now).await.map(|_| ())
+    }
+
+    /// Removes a device of a user: its keys, marks and sessions go, its socket closes, everybody concerned is told.
+    /// `false`: there was none.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn remove_device(&self, user_id: UserId, device_id: DeviceId, now: Timestamp) -> Result<bool, ApiError> {
+        let Some(removed) = self.store.remove_device(user_id, device_id, None, now).await? else {
+            return Ok(false);
+        };
+        self.end_here(user_id, device_id, &removed.families, now);
+        self.changes.devices_changed(user_id, &removed.told);
+        Ok(true)
+    }
+
+    /// The caller's account and device.
+    ///
+    /// # Errors
+    /// 401 when the device is gone.
+    pub async fn me(&self, caller: &Caller) -> Result<Me, ApiError> {
+        let row = self.store.account(caller.user_id, caller.device_id).await?.ok_or_else(unauthenticated)?;
+        Ok(Me {
+            user: MeUser { user_id: caller.user_id, phone: row.phone, created_at: row.user_created_at },
+            device: MeDevice {
+                device_id: caller.device_id,
+                info: row.info,
+                created_at: row.created_at,
+                last_active_at: row.last_active_at,
+            },
+        })
+    }
+}
+
+fn check_shape(device: &DeviceInfo, keys: &Keys) -> Result<(), ApiError> {
+    let mut errors = device.check("/device");
+    if let Err(more) = key_check::complete("/keys", keys) {
+        errors.extend(more);
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors).into()) }
+}
+
+fn rejected(attempts_left: i64) -> ApiError {
+    let detail = "the code is wrong, expired, used up, or for something else";
+    Problem::new(ErrorCode::CodeRejected, detail).with("attempts_left", attempts_left).into()
+}
+
+fn refused(refusal: Refusal) -> ApiError {
+    let (code, detail) = match refusal {
+        Refusal::NumberInUse => (ErrorCode::Conflict, "this number has an account; sign in instead"),
+        // The account was deleted while its code was on the way.
+        Refusal::NoAccount => return rejected(0),
+        Refusal::IdentityInUse => {
+            (ErrorCode::Conflict, "a device with this identity key exists; a valid device_proof is needed to be it")
+        }
+        Refusal::KeysChanged => (ErrorCode::Conflict, "suite and signing_key of a device cannot be changed"),
+        Refusal::TooManyDevices => (ErrorCode::LimitReached, "the account has as many devices as it may; remove one"),
+    };
+    Problem::new(code, detail).into()
+}
+
+fn no_random() -> ApiError {
+    Problem::unavailable("the system gives no random bytes").into()
+}

@@ -1,0 +1,93 @@
+//! What must happen without being asked: ended families of other nodes, idle devices, rows that have ended.
+
+use std::collections::HashSet;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use sotto_protocol::Timestamp;
+use sotto_schema::StoreError;
+use uuid::Uuid;
+
+use super::Identity;
+
+/// How often the ends of families are read.
+const LISTEN_EVERY: Duration = Duration::from_secs(2);
+/// How often rows are swept, in rounds of listening.
+const SWEEP_EVERY: u32 = 30;
+/// Clocks of nodes may differ, and commits come late, by this much.
+const OVERLAP: Duration = Duration::from_secs(30);
+/// Idle devices that are removed in one sweep.
+const IDLE_AT_ONCE: i64 = 200;
+
+/// The ends of families that were told here.
+pub(super) struct Heard {
+    since: Timestamp,
+    families: HashSet<Uuid>,
+}
+
+impl Heard {
+    pub(super) fn since(now: Timestamp) -> Self {
+        Self { since: now.minus(OVERLAP), families: HashSet::new() }
+    }
+}
+
+impl Identity {
+    /// Listens and sweeps for ever; spawned once per node and dropped when it stops.
+    pub async fn keep_house(&self) {
+        let mut rounds = 0_u32;
+        let mut ticks = tokio::time::interval(LISTEN_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let now = Timestamp::now();
+            if let Err(error) = self.hear_ends(now).await {
+                tracing::warn!(%error, "the ends of sessions could not be read");
+            }
+            if rounds.is_multiple_of(SWEEP_EVERY)
+                && let Err(error) = self.sweep(now).await
+            {
+                tracing::warn!(%error, "the sweep of sign-in data failed");
+            }
+            rounds = rounds.wrapping_add(1);
+        }
+    }
+
+    /// Reads which families were ended, on any node, and tells those that were not told yet.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn hear_ends(&self, now: Timestamp) -> Result<(), StoreError> {
+        let since = self.heard.lock().unwrap_or_else(PoisonError::into_inner).since;
+        let ended = self.store.ended_sessions(since).await?;
+        let fresh: Vec<_> = {
+            let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            let fresh = ended.iter().filter(|row| !heard.families.contains(&row.id)).copied().collect();
+            heard.families = ended.iter().map(|row| row.id).collect();
+            heard.since = now.minus(OVERLAP);
+            fresh
+        };
+        for row in fresh {
+            self.end_here(row.user_id, row.device_id, &[row.id], now);
+        }
+        Ok(())
+    }
+
+    /// Removes devices without contact, and codes, counts, families and tokens that have ended.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.sessions.forget_old(now);
+        self.store.sweep_sign_in(now).await?;
+        let days = u64::from(self.auth.device_inactive_days);
+        let since = now.minus(Duration::from_secs(days * 86_400));
+        for (user_id, device_id) in self.store.idle_devices(since, IDLE_AT_ONCE).await? {
+            if let Some(removed) = self.store.remove_device(user_id, device_id, Some(since), now).await? {
+                tracing::info!(%user_id, %device_id, "a device without contact was removed");
+                self.end_here(user_id, device_id, &removed.families, now);
+                self.changes.devices_changed(user_id, &removed.told);
+            }
+        }
+        Ok(())
+    }
+}
