@@ -10,6 +10,7 @@ pub mod code;
 pub mod device_proof;
 mod directory;
 pub mod key_check;
+pub mod live;
 pub mod network;
 pub mod phone;
 pub mod refresh_token;
@@ -17,6 +18,7 @@ pub mod secret_key;
 pub mod session;
 mod sign_in;
 pub mod sms;
+mod stock;
 mod sweep;
 pub mod xeddsa;
 

@@ -2,9 +2,11 @@
 //!
 //! The server is a library, so that tests start as many nodes in one process as they like.
 
+pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod http;
 pub mod identity;
 pub mod listener;
 pub mod shutdown;

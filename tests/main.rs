@@ -13,5 +13,7 @@
 )]
 
 mod config;
+mod http;
 mod identity;
+mod openapi;
 mod tidy;

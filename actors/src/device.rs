@@ -25,6 +25,7 @@ use sotto_protocol::frame::{
 use sotto_protocol::message::{OutgoingMessage, Sender};
 use sotto_protocol::{ErrorCode, Problem, SessionId, Timestamp, close, json, limits};
 use std::collections::{HashSet, VecDeque};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -92,13 +93,23 @@ pub struct Device {
     expiry: Option<SpawnHandle>,
     /// What an `Authorization` header has proven, until `started`.
     entering: Option<Caller>,
+    address: IpAddr,
+    /// Its address has too many sockets: it is told so and closed.
+    refused: bool,
 }
 
 impl Device {
     /// A device's socket over an upgraded stream. `unread` is what came beyond the handshake; `caller` is who an
-    /// `Authorization` header has proven to be there, else `hello` is waited for.
+    /// `Authorization` header has proven to be there, else `hello` is waited for. `refused`: closed with 4510 at once.
     #[must_use]
-    pub fn new(stream: TcpStream, unread: BytesMut, node: Node, caller: Option<Caller>) -> Self {
+    pub fn new(
+        stream: TcpStream,
+        unread: BytesMut,
+        node: Node,
+        caller: Option<Caller>,
+        address: IpAddr,
+        refused: bool,
+    ) -> Self {
         let first = if caller.is_some() { limits::MAX_FRAME } else { limits::MAX_HELLO };
         let socket_limits = SocketLimits { max_message: first, max_frame: first, max_queued: MAX_QUEUED };
         Self {
@@ -118,6 +129,8 @@ impl Device {
             signals: (0, Instant::now()),
             expiry: None,
             entering: caller,
+            address,
+            refused,
         }
     }
 
@@ -519,6 +532,9 @@ impl Actor for Device {
         let (hello_timeout, heartbeat) = (settings.hello_timeout, settings.heartbeat);
         drive(ctx, SocketPatience { close: Duration::from_secs(5), stall });
         ctx.run_interval(heartbeat, Self::beat);
+        if self.refused {
+            return self.socket.start_close(close::CONNECTION_LIMIT, "connection limit");
+        }
         match self.entering.take() {
             Some(caller) => {
                 self.phase = Phase::Entering { re: None };
@@ -536,7 +552,7 @@ impl Actor for Device {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         metrics::gauge!("sotto_connections").decrement(1.0);
-        self.node.connection_closed();
+        self.node.connection_closed(self.address);
         if let Some(session) = self.session.take() {
             detach(session, self.connection);
         }

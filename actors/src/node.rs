@@ -23,6 +23,7 @@ use sotto_schema::append::{Raised, Wake};
 use sotto_schema::rows::{ConversationState, MemberChange, MembersChanged, NewConversation};
 use sotto_schema::{Store, StoreError};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,6 +49,21 @@ pub struct NodeSettings {
     pub limits: LimitSettings,
     /// Most sockets of this node.
     pub max_sockets: usize,
+    /// Most sockets from one address.
+    pub max_sockets_per_address: usize,
+    /// Most sockets of one user.
+    pub max_sockets_per_user: usize,
+}
+
+/// Whether a socket may open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It may.
+    Open,
+    /// The node has as many as it takes; the socket was not counted.
+    NodeFull,
+    /// Its address has too many; the socket was counted, and is to be told so.
+    AddressFull,
 }
 
 impl Default for NodeSettings {
@@ -60,7 +76,9 @@ impl Default for NodeSettings {
             stall_timeout: Duration::from_secs(30),
             journals: 2,
             limits: LimitSettings::default(),
-            max_sockets: 15_000,
+            max_sockets: 50_000,
+            max_sockets_per_address: 1000,
+            max_sockets_per_user: 20,
         }
     }
 }
@@ -85,6 +103,7 @@ struct Inner {
     /// Milliseconds after `started` when the wakes were last read.
     swept: AtomicU64,
     connections: AtomicUsize,
+    addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// A running node. Cheap to clone.
@@ -136,6 +155,7 @@ impl Node {
             started: Instant::now(),
             swept: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
+            addresses: Mutex::default(),
             settings,
             store,
         }));
@@ -516,7 +536,7 @@ impl Node {
     }
 
     /// Tells sessions here that account events wait: their numbers are read from the database.
-    async fn account_moved(&self, users: &[UserId]) {
+    pub async fn account_moved(&self, users: &[UserId]) {
         for user in users {
             if self.0.sessions.get(user).is_none() {
                 continue;
@@ -634,13 +654,6 @@ impl Node {
         Ok(events)
     }
 
-    /// A user's devices changed and it is committed: him and his contacts are told.
-    pub async fn devices_changed(&self, user: UserId) {
-        let mut told = self.store().contacts(user).await.unwrap_or_default();
-        told.push(user);
-        self.account_moved(&told).await;
-    }
-
     /// A device's session ended: its socket closes, if it has one here.
     pub fn end_device(&self, user: UserId, device: DeviceId, code: u16) {
         if let Some(session) = self.0.sessions.get(&user)
@@ -664,20 +677,35 @@ impl Node {
 
     // ---- life --------------------------------------------------------------------------------------
 
-    /// Counts a socket that wants to open; `false`: the node has as many as it takes.
+    /// Counts a socket that wants to open, unless the node is full.
     #[must_use]
-    pub fn connection_opened(&self) -> bool {
+    pub fn connection_opened(&self, address: IpAddr) -> Admission {
+        let settings = &self.0.settings;
         let before = self.0.connections.fetch_add(1, Ordering::Relaxed);
-        if before >= self.0.settings.max_sockets {
-            self.connection_closed();
-            return false;
+        if settings.limits.enabled && before >= settings.max_sockets {
+            self.0.connections.fetch_sub(1, Ordering::Relaxed);
+            return Admission::NodeFull;
         }
-        true
+        let mut addresses = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = addresses.entry(address).or_default();
+        *here += 1;
+        if settings.limits.enabled && *here > settings.max_sockets_per_address {
+            Admission::AddressFull
+        } else {
+            Admission::Open
+        }
     }
 
     /// A counted socket is gone.
-    pub fn connection_closed(&self) {
+    pub fn connection_closed(&self, address: IpAddr) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        let mut addresses = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(here) = addresses.get_mut(&address) {
+            *here = here.saturating_sub(1);
+            if *here == 0 {
+                addresses.remove(&address);
+            }
+        }
     }
 
     /// Open sockets.

@@ -894,6 +894,11 @@ impl Handler<Attach> for Session {
             older.end(if attach.explicit { close::REPLACED } else { close::DRAINING });
             self.remove_replaced(index);
         }
+        let settings = self.node.settings();
+        if settings.limits.enabled && self.devices.len() >= settings.max_sockets_per_user {
+            let _ = attach.lease.send(close::CONNECTION_LIMIT);
+            return;
+        }
         let (connection, device_id) = (attach.connection, attach.device_id);
         self.node.registry().register(self.user, device_id, connection, attach.attempt);
         self.devices.push(Attached {

@@ -4,8 +4,8 @@ use super::{CliError, user::Seed};
 use crate::config::Config;
 
 /// Runs the server to its end. To be `crate::boot::serve(config)`.
-pub async fn serve(_config: Config) -> Result<(), CliError> {
-    Err(missing("serve"))
+pub async fn serve(config: Config) -> Result<(), CliError> {
+    crate::boot::serve(config).await.map_err(|error| CliError::failed(error.to_string()))
 }
 
 /// Shows the server at work. To be `crate::demo::run(keep)`.
@@ -20,7 +20,7 @@ pub async fn seed(_config: Config, _seed: Seed) -> Result<(), CliError> {
 
 /// The OpenAPI document. To be `crate::http::openapi::document()`.
 pub fn openapi() -> Result<String, CliError> {
-    Err(missing("openapi"))
+    Ok(crate::http::openapi::document())
 }
 
 fn missing(command: &str) -> CliError {

@@ -1,0 +1,40 @@
+//! Who may ask how often: signed-in callers, each user so many requests a minute.
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::middleware::Next;
+use actix_web::{HttpMessage as _, web};
+use sotto_actors::node::Node;
+use sotto_protocol::{ErrorCode, Problem};
+
+use super::auth::Caller;
+use crate::error::ApiError;
+
+/// The layer before every handler that is not open. Handlers find the caller in the request's extensions.
+///
+/// # Errors
+/// None of its own: a refusal is an answer too.
+pub async fn admit<B: MessageBody + 'static>(
+    mut request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    match check(&mut request).await {
+        Ok(()) => Ok(next.call(request).await?.map_into_boxed_body()),
+        Err(error) => Ok(request.error_response(error)),
+    }
+}
+
+async fn check(request: &mut ServiceRequest) -> Result<(), actix_web::Error> {
+    let caller = request.extract::<Caller>().await?;
+    let node = request.app_data::<web::ThinData<Node>>().map(|node| node.0.clone());
+    let node = node.ok_or_else(|| ApiError::from(Problem::new(ErrorCode::Internal, "the node is not wired")))?;
+    if node.limits().enabled() {
+        let decision = node.limits().request(caller.user_id).await;
+        request.extensions_mut().insert(decision);
+        if !decision.allowed {
+            return Err(ApiError::from(Problem::rate_limited(decision.retry_after_ms)).into());
+        }
+    }
+    request.extensions_mut().insert(caller);
+    Ok(())
+}

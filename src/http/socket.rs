@@ -1,0 +1,97 @@
+//! `GET /v1/ws`: who may open a socket, and its hand-over to a Device actor.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use actix::Actor;
+use actix_http::header::{AUTHORIZATION, HeaderValue, ORIGIN, RETRY_AFTER};
+use sotto_actors::device::Device;
+use sotto_actors::echo::Echo;
+use sotto_actors::node::{Admission, Node};
+use sotto_protocol::{ErrorCode, Problem, limits};
+
+use super::address::TrustedProxies;
+use crate::config::Config;
+use crate::config::network::Origin;
+use crate::listener::{UpgradeRequest, Upgrades};
+
+/// Longest message that the echo route takes, in bytes.
+const ECHO_MAX: usize = 16 << 20;
+
+/// What a handshake is checked against.
+#[derive(Clone)]
+struct Gate {
+    node: Node,
+    origins: Vec<Origin>,
+    proxies: TrustedProxies,
+}
+
+/// The routes that upgrade: `/v1/ws`, and `/dev/echo` where `dev.echo` allows it.
+#[must_use]
+pub fn upgrades(node: &Node, config: &Config) -> Upgrades {
+    let gate = Gate {
+        node: node.clone(),
+        origins: config.http.allowed_origins.clone(),
+        proxies: TrustedProxies(config.http.trusted_proxies.clone()),
+    };
+    let routes = Upgrades::new().route("/v1/ws", move |request| open(gate.clone(), request));
+    if !config.dev.echo {
+        return routes;
+    }
+    routes.route("/dev/echo", |request| async move {
+        match request.accept(None, &[]).await {
+            Ok((stream, unread)) => drop(Echo::new(stream, unread, ECHO_MAX).start()),
+            Err(error) => tracing::debug!(%error, "an echo socket was not opened"),
+        }
+    })
+}
+
+async fn open(gate: Gate, request: UpgradeRequest) {
+    if let Some(problem) = refusal(&gate, &request) {
+        return request.reject_with(problem, &[]).await;
+    }
+    let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    let address = gate.proxies.client(peer, request.headers());
+    let admission = gate.node.connection_opened(address);
+    if admission == Admission::NodeFull {
+        let problem = Problem::unavailable("this node has as many sockets as it takes").retry_after(5000);
+        return request.reject_with(problem, &[(RETRY_AFTER, HeaderValue::from_static("5"))]).await;
+    }
+    let bearer = request.header(&AUTHORIZATION).and_then(bearer).map(str::to_owned);
+    let caller = match bearer {
+        // What is not valid counts as absent: `hello` is waited for.
+        Some(token) => gate.node.identity().authenticate(&token).await.ok(),
+        None => None,
+    };
+    match request.accept(Some(limits::SUBPROTOCOL), &[]).await {
+        Ok((stream, unread)) => {
+            let refused = admission == Admission::AddressFull;
+            drop(Device::new(stream, unread, gate.node, caller, address, refused).start());
+        }
+        Err(error) => {
+            gate.node.connection_closed(address);
+            tracing::debug!(%error, "a socket was not opened");
+        }
+    }
+}
+
+fn refusal(gate: &Gate, request: &UpgradeRequest) -> Option<Problem> {
+    if gate.node.is_draining() {
+        return Some(Problem::unavailable("this node is draining").retry_after(1000));
+    }
+    if let Some(origin) = request.header(&ORIGIN)
+        && !gate.origins.iter().any(|allowed| allowed.as_str() == origin)
+    {
+        return Some(Problem::new(ErrorCode::Forbidden, "this origin is not in http.allowed_origins"));
+    }
+    if !request.offers(limits::SUBPROTOCOL) {
+        let detail = format!("offer the subprotocol {}", limits::SUBPROTOCOL);
+        return Some(Problem::new(ErrorCode::InvalidFrame, detail));
+    }
+    None
+}
+
+/// The token of an `Authorization` header of the scheme `Bearer` (RFC 6750, 2.1).
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
