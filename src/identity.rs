@@ -10,7 +10,6 @@ pub mod code;
 pub mod device_proof;
 mod directory;
 pub mod key_check;
-pub mod live;
 pub mod network;
 pub mod phone;
 pub mod refresh_token;

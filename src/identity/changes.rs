@@ -1,7 +1,6 @@
 //! What the live side of the server must hear after a commit; the database has it already, so a lost word costs time
 //! and nothing else.
 
-use sotto_protocol::event::KeysLow;
 use sotto_protocol::{DeviceId, UserId};
 use uuid::Uuid;
 
@@ -16,7 +15,7 @@ pub trait Changes: Send + Sync + 'static {
     fn session_ended(&self, user_id: UserId, device_id: DeviceId, family: Uuid);
 
     /// A device's stock of keys fell below the line, or its signed prekey has expired.
-    fn keys_low(&self, user_id: UserId, device_id: DeviceId, low: KeysLow);
+    fn keys_low(&self, user_id: UserId, device_id: DeviceId);
 }
 
 /// Nobody listens; for tools and tests.
@@ -26,5 +25,5 @@ pub struct NobodyListens;
 impl Changes for NobodyListens {
     fn devices_changed(&self, _user_id: UserId, _told: &[UserId]) {}
     fn session_ended(&self, _user_id: UserId, _device_id: DeviceId, _family: Uuid) {}
-    fn keys_low(&self, _user_id: UserId, _device_id: DeviceId, _low: KeysLow) {}
+    fn keys_low(&self, _user_id: UserId, _device_id: DeviceId) {}
 }

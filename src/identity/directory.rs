@@ -4,11 +4,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use sotto_protocol::auth::{FoundUser, LookupAnswer, LookupRequest};
-use sotto_protocol::event::KeysLow;
 use sotto_protocol::keys::{KeyCount, Keys, UserKeys};
 use sotto_protocol::problem::{ErrorCode, Problem};
 use sotto_protocol::{Binary, DeviceId, Timestamp, UserId, limits};
-use sotto_schema::rows::keys::{Claim, KeysStored, low_stocks};
+use sotto_schema::rows::keys::{Claim, KeysStored};
 use sotto_schema::rows::sign_in::Allowance;
 
 use super::Identity;
@@ -63,17 +62,6 @@ impl Identity {
         Ok(self.store.key_count(caller.device_id).await?)
     }
 
-    /// Which stocks of a device run low.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn low_stocks(&self, device_id: DeviceId, now: Timestamp) -> Result<Vec<KeysLow>, ApiError> {
-        let Some(stored) = self.store.device_keys(device_id).await? else {
-            return Ok(Vec::new());
-        };
-        Ok(low_stocks(&self.store.key_count(device_id).await?, stored.suite, now))
-    }
-
     /// The keys of a user's devices but the calling one; with `take` one one-time key of each kind per device leaves
     /// the store for ever. Out of stock or allowance: the last resort, never an error.
     ///
@@ -99,8 +87,8 @@ impl Identity {
         };
         let claimed = if take { self.store.claim_keys(claim).await? } else { self.store.show_keys(claim).await? };
         let claimed = claimed.ok_or_else(Problem::not_found)?;
-        for (device_id, low) in claimed.low {
-            self.changes.keys_low(target, device_id, low);
+        for device_id in claimed.low {
+            self.changes.keys_low(target, device_id);
         }
         Ok(UserKeys { user_id: target, devices: claimed.bundles })
     }

@@ -8,7 +8,6 @@ use diesel::QueryableByName;
 use diesel::result::OptionalExtension;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel_async::RunQueryDsl;
-use sotto_protocol::event::{KeyKind, KeysLow};
 use sotto_protocol::keys::{Bundle, KeyCount, Keys, OneTimeKey, SignedKey};
 use sotto_protocol::{Binary as Bytes, DeviceId, Timestamp, UserId, limits};
 
@@ -269,7 +268,7 @@ async fn bundle(
     connection: &mut Connection,
     claim: &Claim,
     device: DeviceKeysRow,
-    low: &mut Vec<(DeviceId, KeysLow)>,
+    low: &mut Vec<DeviceId>,
 ) -> Result<Bundle, StoreError> {
     let id = device.device_id;
     let mut bundle = Bundle {
@@ -286,17 +285,18 @@ async fn bundle(
         return Ok(bundle);
     }
     let signed = newest(connection, id, SIGNED).await?;
-    if signed.as_ref().and_then(|key| key.expires_at).is_some_and(|at| at <= claim.now) {
-        low.push((id, KeysLow { kind: KeyKind::SignedPrekey, remaining: 0 }));
-    }
+    let mut is_low = signed.as_ref().and_then(|key| key.expires_at).is_some_and(|at| at <= claim.now);
     bundle.signed_prekey = signed.map(KeyRow::signed);
     if is_allowed(connection, claim, id).await? {
         lock(connection, id, claim.now).await?;
-        bundle.one_time_prekey = pop(connection, id, ONE_TIME, KeyKind::OneTimePrekeys, low).await?.map(KeyRow::one_time);
-        bundle.pq_prekey = pop(connection, id, PQ_ONE_TIME, KeyKind::PqOneTimePrekeys, low).await?.map(KeyRow::signed);
+        bundle.one_time_prekey = pop(connection, id, ONE_TIME, &mut is_low).await?.map(KeyRow::one_time);
+        bundle.pq_prekey = pop(connection, id, PQ_ONE_TIME, &mut is_low).await?.map(KeyRow::signed);
     }
     if bundle.pq_prekey.is_none() {
         bundle.pq_prekey = newest(connection, id, PQ_LAST_RESORT).await?.map(KeyRow::signed);
+    }
+    if is_low {
+        low.push(id);
     }
     Ok(bundle)
 }
@@ -318,14 +318,13 @@ async fn is_allowed(connection: &mut Connection, claim: &Claim, device: DeviceId
     Ok(true)
 }
 
-/// Takes the oldest key of a kind out of the store, under the device's lock. Notes in `low` when the stock falls
-/// below the line by it.
+/// Takes the oldest key of a kind out of the store, under the device's lock. Sets `is_low` when the stock falls below
+/// the line by it.
 async fn pop(
     connection: &mut Connection,
     device: DeviceId,
     kind: &str,
-    stock_of: KeyKind,
-    low: &mut Vec<(DeviceId, KeysLow)>,
+    is_low: &mut bool,
 ) -> Result<Option<KeyRow>, StoreError> {
     let key: Option<KeyRow> = sql("DELETE FROM prekeys WHERE device_id = $1 AND kind = $2 AND key_id = \
          (SELECT MIN(first.key_id) FROM prekeys first WHERE first.device_id = $1 AND first.kind = $2) \
@@ -335,11 +334,8 @@ async fn pop(
     .get_result(connection)
     .await
     .optional()?;
-    if key.is_some() {
-        let remaining = stock(connection, device, kind).await?;
-        if remaining == LOW_STOCK - 1 {
-            low.push((device, KeysLow { kind: stock_of, remaining }));
-        }
+    if key.is_some() && stock(connection, device, kind).await? == LOW_STOCK - 1 {
+        *is_low = true;
     }
     Ok(key)
 }

@@ -3,7 +3,7 @@
 use crate::types::{Uuid, Word};
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Binary, Nullable};
-use sotto_protocol::event::{KeyKind, KeysLow};
+use sotto_protocol::event::KeyKind;
 use sotto_protocol::keys::{Bundle, KeyCount, Suite};
 use sotto_protocol::{DeviceId, Timestamp, UserId};
 use std::time::Duration;
@@ -52,26 +52,25 @@ pub struct Claim {
 pub struct Claimed {
     /// What the asker gets.
     pub bundles: Vec<Bundle>,
-    /// Stocks that crossed the line by this, and signed prekeys that have expired.
-    pub low: Vec<(DeviceId, KeysLow)>,
+    /// Devices whose stock crossed the line by this, or whose signed prekey has expired.
+    pub low: Vec<DeviceId>,
 }
 
 /// Fewer one-time keys than this are told to their owner.
 pub const LOW_STOCK: i64 = 20;
 
-/// The stocks of a device that are low.
+/// The stocks of a device that are low, with what is left; from [`KeyCount`].
 #[must_use]
-pub fn low_stocks(count: &KeyCount, suite: Suite, now: Timestamp) -> Vec<KeysLow> {
-    let stock = |kind, remaining| KeysLow { kind, remaining };
+pub fn low_stocks(count: &KeyCount, suite: Suite, now: Timestamp) -> Vec<(KeyKind, i64)> {
     let mut low = Vec::new();
     if count.one_time_prekeys < LOW_STOCK {
-        low.push(stock(KeyKind::OneTimePrekeys, count.one_time_prekeys));
+        low.push((KeyKind::OneTimePrekeys, count.one_time_prekeys));
     }
     if suite == Suite::Signal && count.pq_one_time_prekeys < LOW_STOCK {
-        low.push(stock(KeyKind::PqOneTimePrekeys, count.pq_one_time_prekeys));
+        low.push((KeyKind::PqOneTimePrekeys, count.pq_one_time_prekeys));
     }
     if count.signed_prekey_expires_at <= now {
-        low.push(stock(KeyKind::SignedPrekey, 0));
+        low.push((KeyKind::SignedPrekey, 0));
     }
     low
 }
