@@ -1,4 +1,4 @@
-//! Finding people.
+//! Finding people: which of a list of numbers have an account.
 
 use actix_web::web::{Data, Json};
 use sotto_protocol::auth::{LookupAnswer, LookupRequest};

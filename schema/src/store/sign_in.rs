@@ -1,4 +1,4 @@
-//! Signing in.
+//! Signing in: requests for codes, token families and their refresh tokens.
 
 use crate::rows::sign_in::{
     Allowance, Attempt, EndedSessionRow, NewSession, NewVerification, Reached, Refresh, RefreshTokenRow, Refreshed,
