@@ -170,6 +170,7 @@ pub fn app(
         .app_data(services.identity.clone())
         .app_data(web::ThinData(services.clone()))
         .app_data(web::ThinData(door))
+        .app_data(web::ThinData(exchange::BodyWithin(config.http.request_timeout.duration())))
         .app_data(web::Data::new(address::TrustedProxies(config.http.trusted_proxies.clone())))
         .app_data(web::Data::new(cors::AllowedOrigins(config.http.allowed_origins.clone())))
         .configure(shared_routes)

@@ -28,8 +28,8 @@ fn allowed(request: &HttpRequest) -> Option<HeaderValue> {
 
 /// The answer to a preflight of an allowed origin. Others are ordinary requests, and find no method `OPTIONS`.
 pub(super) fn preflight(request: &ServiceRequest) -> Option<HttpResponse> {
-    let asks = request.method() == Method::OPTIONS
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let asks =
+        request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     if !asks || allowed(request.request()).is_none() {
         return None;
     }

@@ -16,6 +16,7 @@ use actix_web::error::PayloadError;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
+use actix_web::web::ThinData;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _};
@@ -30,8 +31,16 @@ use crate::error::{ApiError, PROBLEM_JSON};
 
 /// An answer comes within this time after the request has been read.
 const ANSWER_WITHIN: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5_000 });
-/// A request's body comes within this time.
-const BODY_WITHIN: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 10_000 });
+
+/// How long a request's body may take to come (`http.request_timeout`).
+#[derive(Clone, Copy, Debug)]
+pub struct BodyWithin(pub Duration);
+
+impl Default for BodyWithin {
+    fn default() -> Self {
+        Self(Duration::from_secs(10))
+    }
+}
 
 /// Media type of problems.
 const PROBLEM: HeaderValue = HeaderValue::from_static(PROBLEM_JSON);
@@ -218,7 +227,7 @@ pub(super) fn has_body(headers: &HeaderMap) -> bool {
 /// When a request must be answered: some time after its body has been read.
 #[derive(Clone)]
 struct Clock {
-    begun: Instant,
+    body_until: Instant,
     read: Rc<Cell<Option<Instant>>>,
 }
 
@@ -232,11 +241,12 @@ impl Clock {
         } else {
             read.set(Some(begun));
         }
-        Self { begun, read }
+        let BodyWithin(patience) = request.app_data::<ThinData<BodyWithin>>().map(|data| data.0).unwrap_or_default();
+        Self { body_until: begun + patience, read }
     }
 
     fn deadline(&self) -> Instant {
-        self.read.get().map_or(self.begun + BODY_WITHIN, |read| read + ANSWER_WITHIN)
+        self.read.get().map_or(self.body_until, |read| read + ANSWER_WITHIN)
     }
 
     fn late(&self) -> Problem {
@@ -290,14 +300,8 @@ mod tests {
     }
 
     async fn limited(request: HttpRequest) -> HttpResponse {
-        let decision = Decision {
-            allowed: true,
-            limit: 100,
-            remaining: 99,
-            window_secs: 60,
-            reset_secs: 7,
-            retry_after_ms: 0,
-        };
+        let decision =
+            Decision { allowed: true, limit: 100, remaining: 99, window_secs: 60, reset_secs: 7, retry_after_ms: 0 };
         request.extensions_mut().insert(decision);
         HttpResponse::Ok().body("x".repeat(2000))
     }
@@ -384,7 +388,8 @@ mod tests {
 
     #[actix_web::test]
     async fn a_body_that_does_not_come_is_not_waited_for() {
-        let mut request = TestRequest::post().uri("/").insert_header(("content-length", "1")).to_srv_request();
+        let request = TestRequest::post().uri("/").insert_header(("content-length", "1"));
+        let mut request = request.app_data(ThinData(BodyWithin(Duration::from_millis(100)))).to_srv_request();
         let payload: Pin<Box<dyn Stream<Item = Result<Bytes, PayloadError>>>> = Box::pin(futures::stream::pending());
         request.set_payload(Payload::Stream { payload });
         let clock = Clock::start(&mut request);

@@ -158,7 +158,8 @@ mod tests {
     use std::rc::Rc;
 
     fn key_of(values: &[&str]) -> Result<IdempotencyKey, String> {
-        let request = values.iter().fold(TestRequest::default(), |request, value| request.append_header((NAME, *value)));
+        let request =
+            values.iter().fold(TestRequest::default(), |request, value| request.append_header((NAME, *value)));
         IdempotencyKey::of(&request.to_http_request()).map_err(|problem| {
             let error = &problem.errors[0];
             assert_eq!((problem.status, error.parameter.as_deref()), (422, Some(NAME)));

@@ -66,8 +66,7 @@ pub async fn history(
     let limit = query.number("limit", 1..=MAX_PAGE)?.unwrap_or(PAGE);
     let after = query.number("after_seq", 0..=i64::MAX)?;
     let before = query.number("before_seq", 0..=i64::MAX)?;
-    let (items, has_more) =
-        services.node.history(caller.user_id, caller.device_id, *id, after, before, limit).await?;
+    let (items, has_more) = services.node.history(caller.user_id, caller.device_id, *id, after, before, limit).await?;
     let is_backward = after.is_none() && before.is_some();
     let end = if is_backward { items.first() } else { items.last() };
     let next = end.filter(|_| has_more).map(|message| message.seq.to_string());

@@ -42,7 +42,11 @@ impl Query {
             return Ok(None);
         };
         let number: T = text.parse().map_err(|_| FieldError::parameter(name, "wrong_type"))?;
-        if bounds.contains(&number) { Ok(Some(number)) } else { Err(FieldError::parameter(name, "out_of_range").into()) }
+        if bounds.contains(&number) {
+            Ok(Some(number))
+        } else {
+            Err(FieldError::parameter(name, "out_of_range").into())
+        }
     }
 }
 
