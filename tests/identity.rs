@@ -16,9 +16,11 @@ use sotto::identity::{Identity, device_proof};
 use sotto_protocol::auth::{
     DeviceInfo, LoginRequest, LookupRequest, Platform, Purpose, RegisterRequest, Tokens, VerificationRequest,
 };
+use sotto_protocol::conversation::ConversationType;
 use sotto_protocol::keys::{Keys, OneTimeKey, SignedKey, Suite};
 use sotto_protocol::problem::ErrorCode;
 use sotto_protocol::{Binary, DeviceId, Timestamp, UserId, VerificationId};
+use sotto_schema::rows::NewConversation;
 use sotto_schema::{Store, StoreSettings};
 use uuid::Uuid;
 
@@ -604,6 +606,47 @@ on_both! {
         lookup(&world, &["+15550000002"]).await.unwrap();
         let too_many = vec!["+15550000002"; 101];
         assert_eq!(status(lookup(&world, &too_many).await), (422, ErrorCode::ValidationFailed));
+    }
+
+    contacts_change_their_devices_at_once_without_a_deadlock(world, config => { config.limits.enabled = false; }) {
+        let phones = ["+15550000001", "+15550000002", "+15550000003"];
+        let mut users = Vec::new();
+        for (seed, phone) in (1..).zip(phones) {
+            users.push(world.register(phone, seed).await);
+        }
+        let members: Vec<UserId> = users.iter().map(|tokens| tokens.user_id).collect();
+        let group = NewConversation {
+            kind: ConversationType::Group,
+            name: None,
+            creator: members[0],
+            members: members.clone(),
+        };
+        world.store.create_conversation(group, world.now).await.unwrap().unwrap();
+        let mut codes = Vec::new();
+        for (index, phone) in phones.iter().enumerate() {
+            for device in 0..6_u8 {
+                let seed = 10 + u8::try_from(index).unwrap() * 10 + device;
+                codes.push((seed, world.code(phone, Purpose::Login).await));
+            }
+        }
+        let asker = world.caller(&users[0]).await;
+        let logins = futures::future::join_all(
+            codes.into_iter().map(|(seed, (id, code))| world.login_with(id, code, seed, false)),
+        );
+        let claims = futures::future::join_all((0..12).map(|turn| {
+            world.other.user_keys(&asker, members[1 + turn % 2], None, true, world.now)
+        }));
+        let (logins, claims) = tokio::join!(logins, claims);
+        assert!(claims.iter().all(Result::is_ok));
+        let signed_in: Vec<Tokens> = logins.into_iter().map(Result::unwrap).collect();
+        // Each of the three heard of all: three registrations and eighteen devices are in somebody's log.
+        for user in &members {
+            let events = world.store.account_events_after(*user, 0, 100).await.unwrap();
+            assert_eq!(events.iter().filter(|event| event.kind == "devices_changed").count(), 19);
+        }
+        let callers = futures::future::join_all(signed_in.iter().map(|tokens| world.caller(tokens))).await;
+        let gone = futures::future::join_all(callers.iter().map(|caller| world.other.logout(caller, world.now))).await;
+        assert!(gone.iter().all(Result::is_ok));
     }
 
     a_new_device_is_told_and_raises_the_version(world,) {
