@@ -19,6 +19,7 @@ pub mod keys;
 pub mod messages;
 pub mod metrics;
 pub mod openapi;
+pub mod pages;
 pub mod query;
 pub mod socket;
 pub mod sync;
@@ -137,6 +138,7 @@ tables! {
     }
     /// On every listener.
     SHARED_ROUTES by shared_routes {
+        "/" open { GET pages::index }
         "/health" open { GET health::health }
         "/livez" open { GET health::livez }
         "/readyz" open { GET health::readyz }

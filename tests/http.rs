@@ -210,6 +210,8 @@ async fn operators_have_a_door_of_their_own() {
         assert_eq!(status(Door::Admin, path).await, 200, "{path}");
     }
     assert_eq!(status(Door::Admin, "/v1/auth/me").await, 404);
+    let index = async |door| world.at(door, TestRequest::get().uri("/")).await.text;
+    assert!(index(MAIN).await.contains("href=\"/docs\"") && !index(alone).await.contains("/docs"));
     let verbose = async |door| world.at(door, TestRequest::get().uri("/readyz?verbose")).await.text;
     assert!(verbose(Door::Admin).await.contains("[+] database (sqlite)"));
     assert_eq!(verbose(alone).await, "ok\n");

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::PayloadError;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -41,6 +41,11 @@ impl Default for BodyWithin {
         Self(Duration::from_secs(10))
     }
 }
+
+/// Answers with fewer bytes are not compressed.
+const COMPRESS_FROM: u64 = 1024;
+/// Tells the layer that compresses to leave an answer alone; never sent.
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// Media type of problems.
 const PROBLEM: HeaderValue = HeaderValue::from_static(PROBLEM_JSON);
@@ -124,6 +129,9 @@ fn finish(response: &mut ServiceResponse<BoxBody>, id: RequestId) {
     let limit = response.request().extensions().get::<Decision>().copied();
     let cors = cors::headers(response.request());
     let headers = response.headers_mut();
+    if headers.get(header::CONTENT_ENCODING) == Some(&IDENTITY) {
+        headers.remove(header::CONTENT_ENCODING);
+    }
     if let Ok(value) = HeaderValue::from_str(&id.0.to_string()) {
         headers.insert(REQUEST_ID, value);
     }
@@ -199,7 +207,7 @@ pub async fn in_time<B: MessageBody + 'static>(
         }
     };
     match outcome {
-        Ok(Ok(response)) => Ok(response.map_into_boxed_body()),
+        Ok(Ok(response)) => Ok(spare(response.map_into_boxed_body())),
         Ok(Err(error)) => Ok(ServiceResponse::from_err(error, kept)),
         Err(_) => {
             let route = kept.match_pattern();
@@ -207,6 +215,15 @@ pub async fn in_time<B: MessageBody + 'static>(
             Ok(refuse(kept, Problem::new(ErrorCode::Internal, "something went wrong here")))
         }
     }
+}
+
+/// Keeps a small answer from being compressed: it would cost more than it saves.
+fn spare(mut response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    let is_small = matches!(response.response().body().size(), BodySize::Sized(bytes) if bytes < COMPRESS_FROM);
+    if is_small && !response.headers().contains_key(header::CONTENT_ENCODING) {
+        response.headers_mut().insert(header::CONTENT_ENCODING, IDENTITY);
+    }
+    response
 }
 
 fn refuse(request: HttpRequest, problem: Problem) -> ServiceResponse<BoxBody> {
@@ -253,7 +270,7 @@ impl Clock {
         if self.read.get().is_some() {
             return Problem::unavailable("the answer took too long; its outcome is unknown");
         }
-        let mut problem = Problem::new(ErrorCode::InvalidFrame, "the body took too long to come");
+        let mut problem = Problem::new(ErrorCode::InvalidFrame, "the body took too long to come").retryable();
         problem.status = StatusCode::REQUEST_TIMEOUT.as_u16();
         problem
     }
@@ -411,6 +428,8 @@ mod tests {
         assert_eq!(answer.header("ratelimit-policy"), "\"requests\";q=100;w=60");
         assert_eq!(answer.header("ratelimit"), "\"requests\";r=99;t=7");
         assert_eq!(answer.header("content-encoding"), "gzip");
+        let small = ask(get("/number/7").insert_header(("accept-encoding", "gzip"))).await;
+        assert_eq!((small.status, small.header("content-encoding")), (200, ""));
         let problem = ask(get("/busy").insert_header(("accept-encoding", "gzip"))).await;
         assert_eq!(problem.header("content-encoding"), "");
     }
