@@ -62,7 +62,27 @@ impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("test.db").display());
-        let store = Store::open(&url, &StoreSettings::default()).await.unwrap();
+        Self::on(folder, &url).await
+    }
+
+    /// One on SQLite, and one on PostgreSQL if the tests have a server.
+    async fn both() -> Vec<Self> {
+        let mut worlds = vec![Self::new().await];
+        if let Ok(base) = std::env::var("SOTTO_TEST_POSTGRES") {
+            let name = format!("http_{}", Uuid::new_v4().simple());
+            let (client, connection) = tokio_postgres::connect(&base, tokio_postgres::NoTls).await.unwrap();
+            actix_web::rt::spawn(connection);
+            client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+            let (server, _) = base.rsplit_once('/').unwrap();
+            worlds.push(Self::on(tempfile::tempdir().unwrap(), &format!("{server}/{name}")).await);
+        } else {
+            eprintln!("skipped on PostgreSQL: SOTTO_TEST_POSTGRES is not set (scripts/test sets it)");
+        }
+        worlds
+    }
+
+    async fn on(folder: tempfile::TempDir, url: &str) -> Self {
+        let store = Store::open(url, &StoreSettings::default()).await.unwrap();
         sotto_schema::migrate(&store).await.unwrap();
         let config = Config::default();
         let keys = Arc::new(SecretKeys::random().unwrap());
@@ -256,45 +276,46 @@ async fn the_docs_are_served_without_help_from_elsewhere() {
 
 #[actix_web::test]
 async fn a_message_goes_from_request_to_sync_and_never_again() {
-    let world = World::new().await;
-    let (anna, ben) = (world.register(1).await, world.register(2).await);
-    let conversation = direct(&world, &anna, &ben).await;
-    let again = world.post("/v1/conversations", &ben, json!({"type": "direct", "members": [anna.user]})).await;
-    assert_eq!((again.status, again.json()["conversation_id"].as_str()), (200, Some(conversation.as_str())));
+    for world in World::both().await {
+        let (anna, ben) = (world.register(1).await, world.register(2).await);
+        let conversation = direct(&world, &anna, &ben).await;
+        let again = world.post("/v1/conversations", &ben, json!({"type": "direct", "members": [anna.user]})).await;
+        assert_eq!((again.status, again.json()["conversation_id"].as_str()), (200, Some(conversation.as_str())));
 
-    let letter = message(&conversation, &ben);
-    let sent = world.post("/v1/messages", &anna, letter.clone()).await;
-    assert_eq!((sent.status, &sent.json()["seq"], &sent.json()["duplicate"]), (201, &json!(1), &json!(false)));
-    assert_eq!(sent.header("ratelimit-policy"), "\"requests\";q=100;w=60");
-    let repeated = world.post("/v1/messages", &anna, letter).await;
-    assert_eq!(
-        (repeated.status, &repeated.json()["seq"], &repeated.json()["duplicate"]),
-        (200, &json!(1), &json!(true))
-    );
+        let letter = message(&conversation, &ben);
+        let sent = world.post("/v1/messages", &anna, letter.clone()).await;
+        assert_eq!((sent.status, &sent.json()["seq"], &sent.json()["duplicate"]), (201, &json!(1), &json!(false)));
+        assert_eq!(sent.header("ratelimit-policy"), "\"requests\";q=100;w=60");
+        let repeated = world.post("/v1/messages", &anna, letter).await;
+        assert_eq!(
+            (repeated.status, &repeated.json()["seq"], &repeated.json()["duplicate"]),
+            (200, &json!(1), &json!(true))
+        );
 
-    let is_message = |event: &&Value| event["t"] == "new_message";
-    let page = world.get("/v1/sync", &ben).await.json();
-    let twice = world.get("/v1/sync?limit=500", &ben).await.json();
-    assert_eq!(page["events"], twice["events"], "asking twice gives the same");
-    let event = page["events"].as_array().unwrap().iter().find(is_message).unwrap();
-    assert_eq!(event["d"]["ciphertext"], "AAEC");
-    assert!(Uuid::parse_str(page["epoch"].as_str().unwrap()).is_ok());
-    let cursor = json!({"cursor": page["cursor"]});
-    assert_eq!(world.post("/v1/sync/ack", &anna, cursor.clone()).await.code(), "cursor_unknown");
-    assert_eq!(world.post("/v1/sync/ack", &ben, cursor.clone()).await.status, 204);
-    assert_eq!(world.post("/v1/sync/ack", &ben, cursor).await.status, 204, "an older cursor changes nothing");
-    let rest = world.get("/v1/sync", &ben).await.json();
-    assert!(!rest["events"].as_array().unwrap().iter().any(|event| is_message(&event)), "{rest}");
+        let is_message = |event: &&Value| event["t"] == "new_message";
+        let page = world.get("/v1/sync", &ben).await.json();
+        let twice = world.get("/v1/sync?limit=500", &ben).await.json();
+        assert_eq!(page["events"], twice["events"], "asking twice gives the same");
+        let event = page["events"].as_array().unwrap().iter().find(is_message).unwrap();
+        assert_eq!(event["d"]["ciphertext"], "AAEC");
+        assert!(Uuid::parse_str(page["epoch"].as_str().unwrap()).is_ok());
+        let cursor = json!({"cursor": page["cursor"]});
+        assert_eq!(world.post("/v1/sync/ack", &anna, cursor.clone()).await.code(), "cursor_unknown");
+        assert_eq!(world.post("/v1/sync/ack", &ben, cursor.clone()).await.status, 204);
+        assert_eq!(world.post("/v1/sync/ack", &ben, cursor).await.status, 204, "an older cursor changes nothing");
+        let rest = world.get("/v1/sync", &ben).await.json();
+        assert!(!rest["events"].as_array().unwrap().iter().any(|event| is_message(&event)), "{rest}");
 
-    let history = world.get(&format!("/v1/conversations/{conversation}/messages"), &ben).await.json();
-    assert_eq!((history["items"][0]["ciphertext"].as_str(), &history["next"]), (Some("AAEC"), &Value::Null));
-    let read = world.put(&format!("/v1/conversations/{conversation}/read"), &ben, json!({"up_to": 1})).await;
-    assert_eq!(read.status, 204, "{}", read.text);
-    let too_far = world.put(&format!("/v1/conversations/{conversation}/read"), &ben, json!({"up_to": 9})).await;
-    assert_eq!(too_far.code(), "validation_failed");
-    let message_id = history["items"][0]["message_id"].as_str().unwrap();
-    let by_message = world.ask(Method::PUT, &format!("/v1/messages/{message_id}/read"), Some(&ben), None).await;
-    assert_eq!(by_message.status, 204, "{}", by_message.text);
+        let history = world.get(&format!("/v1/conversations/{conversation}/messages"), &ben).await.json();
+        assert_eq!((history["items"][0]["ciphertext"].as_str(), &history["next"]), (Some("AAEC"), &Value::Null));
+        let read = world.put(&format!("/v1/conversations/{conversation}/read"), &ben, json!({"up_to": 1})).await;
+        assert_eq!(read.status, 204, "{}", read.text);
+        let too_far = world.put(&format!("/v1/conversations/{conversation}/read"), &ben, json!({"up_to": 9})).await;
+        assert_eq!(too_far.code(), "validation_failed");
+        let message_id = history["items"][0]["message_id"].as_str().unwrap();
+        let by_message = world.ask(Method::PUT, &format!("/v1/messages/{message_id}/read"), Some(&ben), None).await;
+        assert_eq!(by_message.status, 204, "{}", by_message.text);
+    }
 }
 
 #[actix_web::test]
@@ -329,58 +350,62 @@ async fn strangers_and_nonsense_are_not_found_and_wrong_values_are_named() {
 
 #[actix_web::test]
 async fn the_list_goes_on_where_the_page_ended() {
-    let world = World::new().await;
-    let anna = world.register(1).await;
-    let mut made = Vec::new();
-    for _ in 0..5 {
-        let group = world.post("/v1/conversations", &anna, json!({"type": "group", "members": [], "name": "x"})).await;
-        assert_eq!(group.status, 201, "{}", group.text);
-        made.push(group.json()["conversation_id"].clone());
+    for world in World::both().await {
+        let anna = world.register(1).await;
+        let mut made = Vec::new();
+        for _ in 0..5 {
+            let group =
+                world.post("/v1/conversations", &anna, json!({"type": "group", "members": [], "name": "x"})).await;
+            assert_eq!(group.status, 201, "{}", group.text);
+            made.push(group.json()["conversation_id"].clone());
+        }
+        made.reverse();
+        let mut seen = Vec::new();
+        let mut path = "/v1/conversations?limit=2".to_owned();
+        loop {
+            let page = world.get(&path, &anna).await.json();
+            seen.extend(page["items"].as_array().unwrap().iter().map(|item| item["conversation_id"].clone()));
+            let Some(next) = page["next"].as_str() else { break };
+            path = format!("/v1/conversations?limit=2&after={next}");
+        }
+        assert_eq!(seen, made);
     }
-    made.reverse();
-    let mut seen = Vec::new();
-    let mut path = "/v1/conversations?limit=2".to_owned();
-    loop {
-        let page = world.get(&path, &anna).await.json();
-        seen.extend(page["items"].as_array().unwrap().iter().map(|item| item["conversation_id"].clone()));
-        let Some(next) = page["next"].as_str() else { break };
-        path = format!("/v1/conversations?limit=2&after={next}");
-    }
-    assert_eq!(seen, made);
 }
 
 #[actix_web::test]
 async fn members_come_and_go() {
-    let world = World::new().await;
-    let (anna, ben) = (world.register(1).await, world.register(2).await);
-    let group = world.post("/v1/conversations", &anna, json!({"type": "group", "members": []})).await.json();
-    let path = format!("/v1/conversations/{}/members", group["conversation_id"].as_str().unwrap());
-    let ben_only = json!({"user_ids": [ben.user]});
-    assert_eq!(world.post(&path, &ben, ben_only.clone()).await.status, 404);
-    assert_eq!(world.post(&path, &anna, ben_only.clone()).await.status, 204);
-    let foreign = world.post(&path, &ben, json!({"user_ids": [Uuid::new_v4()]})).await;
-    assert_eq!((foreign.status, foreign.code().as_str()), (403, "forbidden"));
-    let left = world.ask(Method::DELETE, &path, Some(&ben), Some(ben_only)).await;
-    assert_eq!(left.status, 204, "{}", left.text);
+    for world in World::both().await {
+        let (anna, ben) = (world.register(1).await, world.register(2).await);
+        let group = world.post("/v1/conversations", &anna, json!({"type": "group", "members": []})).await.json();
+        let path = format!("/v1/conversations/{}/members", group["conversation_id"].as_str().unwrap());
+        let ben_only = json!({"user_ids": [ben.user]});
+        assert_eq!(world.post(&path, &ben, ben_only.clone()).await.status, 404);
+        assert_eq!(world.post(&path, &anna, ben_only.clone()).await.status, 204);
+        let foreign = world.post(&path, &ben, json!({"user_ids": [Uuid::new_v4()]})).await;
+        assert_eq!((foreign.status, foreign.code().as_str()), (403, "forbidden"));
+        let left = world.ask(Method::DELETE, &path, Some(&ben), Some(ben_only)).await;
+        assert_eq!(left.status, 204, "{}", left.text);
+    }
 }
 
 #[actix_web::test]
 async fn a_key_makes_two_requests_one() {
-    let world = World::new().await;
-    let anna = world.register(1).await;
-    let ask = async |key: &str, name: &str| {
-        let body = json!({"type": "group", "members": [], "name": name});
-        let request = request(Method::POST, "/v1/conversations", Some(&anna), Some(body));
-        world.at(MAIN, request.insert_header(("Idempotency-Key", key.to_owned()))).await
-    };
-    let first = ask("k-1", "one").await;
-    let second = ask("k-1", "one").await;
-    assert_eq!((first.status, second.status), (201, 201));
-    assert_eq!(first.text, second.text);
-    assert_eq!(ask("k-1", "two").await.code(), "idempotency_mismatch");
-    assert_ne!(ask("k-2", "one").await.text, first.text);
-    let bad = ask("k 1", "one").await;
-    assert_eq!((bad.status, &bad.json()["errors"][0]["parameter"]), (422, &json!("Idempotency-Key")));
+    for world in World::both().await {
+        let anna = world.register(1).await;
+        let ask = async |key: &str, name: &str| {
+            let body = json!({"type": "group", "members": [], "name": name});
+            let request = request(Method::POST, "/v1/conversations", Some(&anna), Some(body));
+            world.at(MAIN, request.insert_header(("Idempotency-Key", key.to_owned()))).await
+        };
+        let first = ask("k-1", "one").await;
+        let second = ask("k-1", "one").await;
+        assert_eq!((first.status, second.status), (201, 201));
+        assert_eq!(first.text, second.text);
+        assert_eq!(ask("k-1", "two").await.code(), "idempotency_mismatch");
+        assert_ne!(ask("k-2", "one").await.text, first.text);
+        let bad = ask("k 1", "one").await;
+        assert_eq!((bad.status, &bad.json()["errors"][0]["parameter"]), (422, &json!("Idempotency-Key")));
+    }
 }
 
 #[actix_web::test]

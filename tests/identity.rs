@@ -21,6 +21,7 @@ use sotto_protocol::keys::{Keys, OneTimeKey, SignedKey, Suite};
 use sotto_protocol::problem::ErrorCode;
 use sotto_protocol::{Binary, DeviceId, Timestamp, UserId, VerificationId};
 use sotto_schema::rows::NewConversation;
+use sotto_schema::rows::sign_in::{NewAccount, NewSession, SigningDevice};
 use sotto_schema::{Store, StoreSettings};
 use uuid::Uuid;
 
@@ -647,6 +648,45 @@ on_both! {
         let callers = futures::future::join_all(signed_in.iter().map(|tokens| world.caller(tokens))).await;
         let gone = futures::future::join_all(callers.iter().map(|caller| world.other.logout(caller, world.now))).await;
         assert!(gone.iter().all(Result::is_ok));
+    }
+
+    seeded_accounts_work_with_their_token_alone(world,) {
+        let begun = std::time::Instant::now();
+        let accounts: Vec<NewAccount> = (0..200)
+            .map(|number| NewAccount {
+                user_id: UserId::random(),
+                phone: format!("+1777{number:07}"),
+                device: SigningDevice {
+                    id: DeviceId::random(),
+                    is_known: false,
+                    info: device(),
+                    keys: Keys { one_time_prekeys: None, pq_one_time_prekeys: None, ..keys(7, 0) },
+                    signed_prekey_expires_at: world.now.plus(Duration::from_secs(86_400)),
+                },
+                session: NewSession {
+                    id: Uuid::new_v4(),
+                    token_hash: Uuid::new_v4().as_bytes().to_vec(),
+                    token_secret: Vec::new(),
+                    expires_at: world.now.plus(Duration::from_secs(86_400)),
+                },
+            })
+            .collect();
+        let account = accounts[17].clone();
+        world.store.seed_accounts(accounts, world.now).await.unwrap();
+        eprintln!("200 accounts in {:?}", begun.elapsed());
+        let life = Duration::from_secs(86_400);
+        let (user_id, device_id) = (account.user_id, account.device.id);
+        let token = world.identity.access_token(user_id, device_id, account.session.id, world.now, life).unwrap();
+        let caller = world.identity.authenticate(&token, world.now).await.unwrap();
+        assert_eq!((caller.user_id, caller.device_id), (user_id, device_id));
+        let asker = world.register("+15550000001", 1).await;
+        let asker = world.caller(&asker).await;
+        let bundles = world.identity.user_keys(&asker, user_id, None, true, world.now).await.unwrap().devices;
+        assert!(bundles[0].one_time_prekey.is_none() && bundles[0].pq_prekey.is_some());
+        // From then on it is an account like any other.
+        let upload = Keys { one_time_prekeys: Some(one_time(0..3)), ..Keys::default() };
+        world.identity.put_keys(&caller, upload, world.now).await.unwrap();
+        assert_eq!(world.identity.key_count(&caller).await.unwrap().one_time_prekeys, 3);
     }
 
     a_new_device_is_told_and_raises_the_version(world,) {

@@ -16,4 +16,6 @@ mod config;
 mod http;
 mod identity;
 mod openapi;
+mod support;
+mod talk;
 mod tidy;

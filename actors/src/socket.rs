@@ -545,6 +545,9 @@ pub struct Socket<S = TcpStream> {
     bytes_in: u64,
     bytes_out: u64,
     stalled_since: Option<Instant>,
+    /// Whoever flushed last and found nothing more to do: woken when there is something again. A frame may be queued
+    /// by another future of the same task, after the one that writes has had its turn.
+    writer: Option<Waker>,
     phase: Phase,
 }
 
@@ -566,6 +569,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             bytes_in: 0,
             bytes_out: 0,
             stalled_since: None,
+            writer: None,
             phase: Phase::Open,
         }
     }
@@ -667,8 +671,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
+        self.wake_writer();
         self.push_close(Some(code), reason);
         self.phase = Phase::AwaitingClose;
+    }
+
+    /// Once per flush: taken here, given again when the queue is empty.
+    fn wake_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
     }
 
     /// Begins the closing handshake and forgets what is queued, but for a frame that is half written: for a peer
@@ -690,6 +702,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Phase::Open | Phase::AwaitingClose | Phase::Finishing { end: End::Closed, .. } => End::Abandoned,
             Phase::Finishing { end, .. } | Phase::Over(end) => end,
         };
+        self.wake_writer();
         self.end(end);
     }
 
@@ -702,6 +715,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 return Poll::Ready(());
             }
             if self.queue.is_empty() {
+                if !self.writer.as_ref().is_some_and(|writer| writer.will_wake(cx.waker())) {
+                    self.writer = Some(cx.waker().clone());
+                }
                 return self.poll_flushed(cx);
             }
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
@@ -856,6 +872,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if !matches!(self.phase, Phase::Open) {
             return Err(SendError::Closing);
         }
+        self.wake_writer();
         let frame = Outgoing::new(opcode, payload);
         let bound = self.max_queued.saturating_sub(frame.len());
         let fits = frame.len() <= self.max_queued;
