@@ -22,15 +22,20 @@ use actix::{
 use bytes::Bytes;
 use sotto_protocol::conversation::ConversationType;
 use sotto_protocol::frame::{Frame, Typing, TypingState};
-use sotto_protocol::message::{DeviceRef, OutgoingMessage, Sender, Sent};
+use sotto_protocol::message::{OutgoingMessage, Sender, Sent};
 use sotto_protocol::{ConversationId, DeviceId, ErrorCode, MessageId, Problem, Seq, Timestamp, UserId, limits};
 use sotto_schema::append::{Append, Appended, Raised, ReadMark};
 use sotto_schema::rows::{ConversationState, MessageRow};
 use sotto_schema::{PackedEnvelopes, StoreError};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
+
+mod state;
+
+pub use state::roster;
+use state::{State, check_devices};
 
 /// Mailbox: sends and news that may wait.
 const CAPACITY: usize = 1024;
@@ -113,73 +118,15 @@ struct Request {
     message: OutgoingMessage,
     limited: Option<u64>,
     reply: Reply,
-    arrived: Instant,
+    /// Whether the database was asked for this very message since it came: only then it may be refused.
+    looked_up: bool,
     tries: u32,
 }
 
-/// What is known of the conversation, and since when.
-struct State {
-    kind: ConversationType,
-    members: HashMap<UserId, MemberState>,
-    former: HashSet<UserId>,
-    /// Devices of present members.
-    devices: BTreeMap<DeviceRef, Option<i64>>,
-    membership_version: i64,
-    device_versions: i64,
-    last_seq: Seq,
-    /// When the look at the database began.
-    read_at: Instant,
-}
-
-struct MemberState {
-    has_sent: bool,
-    has_read: bool,
-}
-
-impl State {
-    fn of(state: ConversationState, read_at: Instant) -> Self {
-        let device_versions =
-            state.members.iter().filter(|row| row.to_seq.is_none()).map(|row| row.device_version).sum();
-        let mut members = HashMap::new();
-        let mut former = HashSet::new();
-        for row in state.members {
-            if row.to_seq.is_some() {
-                former.insert(row.user_id);
-                continue;
-            }
-            let member = MemberState { has_sent: row.first_sent_seq.is_some(), has_read: row.read_up_to > 0 };
-            members.insert(row.user_id, member);
-        }
-        let devices = state
-            .devices
-            .into_iter()
-            .map(|row| (DeviceRef { user_id: row.user_id, device_id: row.device_id }, row.registration_id))
-            .collect();
-        Self {
-            kind: state.conversation.kind,
-            members,
-            former,
-            devices,
-            membership_version: state.conversation.membership_version,
-            device_versions,
-            last_seq: state.conversation.last_seq,
-            read_at,
-        }
-    }
-
-    const fn versions(&self) -> (i64, i64) {
-        (self.membership_version, self.device_versions)
-    }
-
-    fn roster(&self) -> String {
-        roster(self.membership_version, self.device_versions)
-    }
-}
-
-/// The version of a device list, as clients carry it.
-#[must_use]
-pub fn roster(membership_version: i64, device_versions: i64) -> String {
-    format!("{membership_version}.{device_versions}")
+/// A read mark on its way.
+struct PendingRead {
+    read: ReadUpTo,
+    arrived: Instant,
 }
 
 /// What is to be done with a send.
@@ -207,7 +154,7 @@ pub struct Conversation {
     /// News that came before the members were known.
     wake: Option<Wake>,
     typing: Option<TypingSignal>,
-    reads: Vec<ReadUpTo>,
+    reads: Vec<PendingRead>,
     used: Instant,
 }
 
@@ -216,6 +163,8 @@ struct Look {
     state: Result<Option<ConversationState>, StoreError>,
     /// The message at the head of the queue, if the conversation has it already.
     known: Option<(MessageId, UserId, Seq, Timestamp)>,
+    /// The message that was asked for.
+    asked: Option<u64>,
     began: Instant,
 }
 
@@ -266,7 +215,7 @@ impl Conversation {
                 Verdict::Append { first_of_sender, device_versions } => {
                     self.hand_over(first_of_sender, device_versions);
                 }
-                Verdict::Refuse(_) if state.read_at <= request.arrived => return self.look(ctx),
+                Verdict::Refuse(_) if !request.looked_up => return self.look(ctx),
                 Verdict::Refuse(problem) => self.pop_and_answer(Err(problem), false),
             }
         }
@@ -290,6 +239,7 @@ impl Conversation {
         let store = self.node.store().clone();
         let id = self.id;
         let message = self.waiting.front().map(|request| request.message.message_id);
+        let asked = self.waiting.front().map(|request| request.ticket);
         let work = async move {
             let began = Instant::now();
             let state = store.conversation_state(id).await;
@@ -299,13 +249,19 @@ impl Conversation {
             {
                 known = Some((message, user, seq, at));
             }
-            Look { state, known, began }
+            Look { state, known, asked, began }
         };
         ctx.spawn(work.into_actor(self).map(|look, actor, ctx| actor.looked(look, ctx)));
     }
 
     fn looked(&mut self, look: Look, ctx: &mut Context<Self>) {
         self.loading = false;
+        if look.state.is_ok()
+            && let Some(request) = self.waiting.front_mut()
+            && look.asked == Some(request.ticket)
+        {
+            request.looked_up = true;
+        }
         if let Some((message, user, seq, at)) = look.known {
             self.remember(message, user, seq, at);
         }
@@ -331,7 +287,7 @@ impl Conversation {
                     self.pop_and_answer(Err(Problem::not_found()), false);
                 }
                 for read in self.reads.drain(..) {
-                    let _ = read.reply.send(Err(Problem::not_found()));
+                    let _ = read.read.reply.send(Err(Problem::not_found()));
                 }
                 self.node.conversations().remove(&self.id, &ctx.address());
                 ctx.stop();
@@ -342,7 +298,7 @@ impl Conversation {
                     self.pop_and_answer(Err(busy()), false);
                 }
                 for read in self.reads.drain(..) {
-                    let _ = read.reply.send(Err(busy()));
+                    let _ = read.read.reply.send(Err(busy()));
                 }
             }
         }
@@ -382,7 +338,7 @@ impl Conversation {
                 "the other has neither written nor read here yet; wait for an answer",
             ));
         }
-        let device_versions = match check_devices(state, request) {
+        let device_versions = match check_devices(state, &request.message, request.sender.device_id) {
             Ok(used) => used.then_some(state.device_versions),
             Err(problem) => return Verdict::Refuse(problem),
         };
@@ -539,11 +495,12 @@ impl Conversation {
         }
     }
 
-    fn read(&mut self, read: ReadUpTo, ctx: &mut Context<Self>) {
+    fn read(&mut self, pending: PendingRead, ctx: &mut Context<Self>) {
         let Some(state) = &self.state else {
-            self.reads.push(read);
+            self.reads.push(pending);
             return self.look(ctx);
         };
+        let read = &pending.read;
         let refusal = if !state.members.contains_key(&read.user) {
             Some(if state.former.contains(&read.user) {
                 Problem::new(ErrorCode::Forbidden, "you are no longer a member of this conversation")
@@ -555,16 +512,16 @@ impl Conversation {
         } else {
             None
         };
-        let fresh_enough = state.read_at.elapsed() < Duration::from_millis(50);
         match refusal {
-            Some(problem) if fresh_enough => {
-                let _ = read.reply.send(Err(problem));
+            // Nothing is refused by what was read before it came.
+            Some(problem) if state.read_at > pending.arrived => {
+                let _ = pending.read.reply.send(Err(problem));
             }
             Some(_) => {
-                self.reads.push(read);
+                self.reads.push(pending);
                 self.look(ctx);
             }
-            None => self.write_read(read, ctx),
+            None => self.write_read(pending.read, ctx),
         }
     }
 
@@ -592,59 +549,11 @@ impl Conversation {
         if request.tries > MAX_TRIES {
             return request.reply.send(Err(busy()));
         }
+        request.looked_up = false;
         self.state = None;
         let place = self.waiting.iter().position(|other| other.ticket > request.ticket);
         self.waiting.insert(place.unwrap_or(self.waiting.len()), request);
     }
-}
-
-/// The device list against the envelopes, or the roster of a shared ciphertext. `Ok(true)`: it was used.
-fn check_devices(state: &State, request: &Request) -> Result<bool, Problem> {
-    let Some(envelopes) = &request.message.envelopes else {
-        return match &request.message.roster {
-            Some(roster) if *roster != state.roster() => {
-                Err(mismatch(ErrorCode::DeviceListMismatch, &[], &[], &[]).with("roster", state.roster()))
-            }
-            Some(_) => Ok(true),
-            None => Ok(false),
-        };
-    };
-    let mut given = HashSet::with_capacity(envelopes.len());
-    let mut extra = Vec::new();
-    let mut stale = Vec::new();
-    for envelope in envelopes {
-        let device = DeviceRef { user_id: envelope.user_id, device_id: envelope.device_id };
-        given.insert(device);
-        match state.devices.get(&device) {
-            None => extra.push(device),
-            Some(Some(present)) if envelope.registration_id.is_some_and(|used| used != *present) => stale.push(device),
-            Some(_) => {}
-        }
-    }
-    let missing: Vec<DeviceRef> = state
-        .devices
-        .keys()
-        .filter(|device| device.device_id != request.sender.device_id && !given.contains(device))
-        .copied()
-        .collect();
-    if !stale.is_empty() {
-        return Err(mismatch(ErrorCode::DeviceStale, &missing, &extra, &stale));
-    }
-    if !missing.is_empty() || !extra.is_empty() {
-        return Err(mismatch(ErrorCode::DeviceListMismatch, &missing, &extra, &stale));
-    }
-    Ok(true)
-}
-
-fn mismatch(code: ErrorCode, missing: &[DeviceRef], extra: &[DeviceRef], stale: &[DeviceRef]) -> Problem {
-    let list = |devices: &[DeviceRef]| {
-        let first = devices.iter().take(limits::MAX_MISMATCHES).collect::<Vec<_>>();
-        serde_json::to_value(first).unwrap_or_default()
-    };
-    Problem::new(code, "encrypt for the conversation's present devices and send again")
-        .with("missing", list(missing))
-        .with("extra", list(extra))
-        .with("stale", list(stale))
 }
 
 fn busy() -> Problem {
@@ -710,7 +619,7 @@ impl Handler<Send> for Conversation {
             message: send.message,
             limited: send.limited,
             reply: send.reply,
-            arrived: self.used,
+            looked_up: false,
             tries: 0,
         });
         self.advance(ctx);
@@ -802,7 +711,7 @@ impl Handler<ReadUpTo> for Conversation {
 
     fn handle(&mut self, read: ReadUpTo, ctx: &mut Self::Context) {
         self.used = Instant::now();
-        self.read(read, ctx);
+        self.read(PendingRead { read, arrived: self.used }, ctx);
     }
 }
 

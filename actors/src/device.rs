@@ -187,7 +187,7 @@ impl Device {
             let problem = Problem::new(ErrorCode::UnsupportedVersion, "this server speaks version 1");
             return self.fail(frame.id, problem, close::UPGRADE_REQUIRED);
         }
-        if hello.attempt.is_some_and(|attempt| attempt < 1) {
+        if hello.attempt.is_some_and(|attempt| attempt < 0) {
             return self.fail(frame.id, Problem::field("/attempt", "out_of_range"), close::PROTOCOL_ERROR);
         }
         self.socket.set_max_message(limits::MAX_FRAME, limits::MAX_FRAME);
@@ -247,7 +247,11 @@ impl Device {
             Err(_) => return self.socket.start_close(1013, "try again later"),
         }
         self.session = Some(session);
-        ctx.spawn(ended.into_actor(self).map(|end, _, ctx| {
+        ctx.spawn(ended.into_actor(self).map(move |end, device, ctx| {
+            if end.is_err() && matches!(device.phase, Phase::Entering { .. }) {
+                // The session ended with our word still in its mailbox: the next one takes us.
+                return device.join(caller, attempt, explicit, ctx);
+            }
             let code = end.unwrap_or(1013);
             // One turn later: what the session pushed before it is in the mailbox.
             ctx.run_later(Duration::from_millis(1), move |device, _| {
@@ -478,7 +482,9 @@ impl Device {
 
     /// Pings, and ends a connection that has been silent for two heartbeats.
     fn beat(&mut self, _: &mut Context<Self>) {
-        if self.heard.elapsed() > self.node.settings().heartbeat * 2 {
+        let heartbeat = self.node.settings().heartbeat;
+        // Timers fire a little early or late: two beats less an eighth are two beats.
+        if self.heard.elapsed() > heartbeat * 2 - heartbeat / 8 {
             return self.socket.start_close(close::TIMEOUT, "timeout");
         }
         if self.socket.send_ping(Bytes::new()).is_err() {

@@ -8,24 +8,27 @@
 //! Rule D2: a wake, from wherever, only raises a head. Events go out from the cursor upward, in order. A
 //! payload is a shortcut, taken only when it is the very next one and the backlog has been sent.
 
-use crate::device::{Device, Joined, Push, Whisper};
-use crate::journal::Marks;
+use crate::device::{Device, Joined, Whisper};
 use crate::mailbox::tell;
 use crate::node::Node;
 use crate::render;
 use crate::window::{Item, Window};
+
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
 use bytes::Bytes;
 use sotto_protocol::event::{Event, KeysLow};
-use sotto_protocol::frame::{Ack as AckFrame, Activity, Availability, Empty, Frame, GoAway, Presence};
+use sotto_protocol::frame::{Activity, Availability, Empty, Frame, GoAway, Presence};
 use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, Timestamp, UserId, close};
 use sotto_schema::StoreError;
-use sotto_schema::append::{AccountMark, DeliveredMark};
 use sotto_schema::rows::{BacklogRow, MessageRow, ReceiptRow};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+
+mod attached;
+
+use attached::{Attached, acked, number, take_account, take_marks, take_messages, take_receipts};
 
 /// Mailbox: news and acknowledgements that may wait.
 const CAPACITY: usize = 2048;
@@ -169,60 +172,6 @@ pub struct Drain {
 #[rtype(result = "()")]
 pub struct ReadAgain;
 
-/// Where a device stands in one conversation.
-#[derive(Debug, Default)]
-struct Place {
-    /// Whether `sent` and the rest come from the database; before, only the heads mean something.
-    known: bool,
-    /// The cursor: everything up to here was sent or passed over.
-    sent: Seq,
-    /// The last number that is known.
-    head: Seq,
-    /// Everything up to here was acknowledged, as far as it was handed to the Journal.
-    mark: Seq,
-    receipts_sent: i64,
-    receipts_head: i64,
-    receipts_at: Option<Instant>,
-    /// Whether a timer will look at the receipts again.
-    receipts_pause: bool,
-    /// Events of this conversation that are not acknowledged.
-    in_flight: usize,
-    /// Whether the conversation waits for a read, or is being read.
-    queued: bool,
-}
-
-/// A connected device.
-struct Attached {
-    device_id: DeviceId,
-    connection: SessionId,
-    attempt: i64,
-    socket: Addr<Device>,
-    lease: Option<oneshot::Sender<u16>>,
-    window: Window,
-    places: HashMap<ConversationId, Place>,
-    /// Conversations with something to read.
-    ready: VecDeque<ConversationId>,
-    account_sent: i64,
-    account_head: i64,
-    /// What the first look found waiting: number and receipt per conversation, and the account event.
-    backlog: HashMap<ConversationId, (Seq, i64)>,
-    backlog_account: i64,
-    joined: bool,
-    drained: bool,
-    reading: bool,
-    /// Marks that wait for the Journal, and the acknowledgement that they confirm.
-    marks: HashMap<ConversationId, DeliveredMark>,
-    account_mark: i64,
-    confirm: Option<u64>,
-    flushing: bool,
-    flush_set: bool,
-    last_ack: u64,
-    due_since: Option<Instant>,
-    watching: bool,
-    activity: Activity,
-    out: Vec<Bytes>,
-}
-
 /// A user's devices here.
 pub struct Session {
     user: UserId,
@@ -237,125 +186,6 @@ enum Read {
     Messages { conversation: ConversationId, up_to: Seq, limit: usize, rows: Vec<MessageRow> },
     Receipts { conversation: ConversationId, up_to: i64, limit: usize, rows: Vec<ReceiptRow> },
     Account { events: Vec<(i64, Option<Event>)>, up_to: i64, full: bool },
-}
-
-impl Attached {
-    fn enqueue(&mut self, conversation: ConversationId) {
-        let place = self.places.entry(conversation).or_default();
-        if !place.queued {
-            place.queued = true;
-            self.ready.push_back(conversation);
-        }
-    }
-
-    fn is_behind(place: &Place) -> bool {
-        !place.known || place.sent < place.head || place.receipts_sent < place.receipts_head
-    }
-
-    /// Puts an event into the window and into the next push.
-    fn emit(&mut self, item: Item, text: impl FnOnce(u64) -> String) {
-        let text = Bytes::from(text(self.window.next()));
-        self.window.push(item, text.len());
-        self.due_since.get_or_insert_with(Instant::now);
-        self.out.push(text);
-        metrics::counter!("sotto_deliveries_total").increment(1);
-    }
-
-    fn emit_message(&mut self, conversation: ConversationId, row: &MessageRow, shared: Option<&OnceLock<String>>) {
-        let Some(place) = self.places.get_mut(&conversation) else {
-            return;
-        };
-        let after = place.sent;
-        place.sent = row.seq;
-        if !row.is_for(self.device_id) {
-            return;
-        }
-        place.in_flight += 1;
-        let device = self.device_id;
-        let item = Item::Message { conversation_id: conversation, seq: row.seq };
-        self.emit(item, |n| render::new_message(n, row, device, after, shared));
-    }
-
-    /// Adds to the marks that wait: they only grow.
-    fn mark(&mut self, user: UserId, conversation: ConversationId, up_to: Seq, receipts_seen: i64, told: bool) {
-        let device_id = self.device_id;
-        let Some(place) = self.places.get_mut(&conversation) else {
-            return;
-        };
-        let fresh = DeliveredMark {
-            conversation_id: conversation,
-            user_id: user,
-            device_id,
-            after: place.mark,
-            up_to: place.mark,
-            receipts_seen: 0,
-            told: false,
-        };
-        let mark = self.marks.entry(conversation).or_insert(fresh);
-        mark.up_to = mark.up_to.max(up_to);
-        mark.receipts_seen = mark.receipts_seen.max(receipts_seen);
-        mark.told |= told;
-        place.mark = place.mark.max(up_to);
-    }
-
-    /// What was only passed over is marked when nothing of the conversation is in flight (rule D10).
-    fn pass_over(&mut self, user: UserId, conversation: ConversationId) -> bool {
-        match self.places.get(&conversation) {
-            Some(place) if place.known && place.in_flight == 0 && place.sent > place.mark => {
-                let sent = place.sent;
-                self.mark(user, conversation, sent, 0, false);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn push(&mut self) {
-        if self.out.is_empty() {
-            return;
-        }
-        let frames = std::mem::take(&mut self.out);
-        if tell(&self.socket, Push(frames)).is_err() {
-            // What is in the window has not reached the socket: this connection must not go on, or the
-            // next acknowledgement would cover it.
-            self.end(close::SLOW_CONSUMER);
-        }
-    }
-
-    fn end(&mut self, code: u16) {
-        if let Some(lease) = self.lease.take() {
-            let _ = lease.send(code);
-        }
-    }
-
-    /// Takes what the database says of the backlog; heads that grew meanwhile stay.
-    fn merge(&mut self, rows: &[BacklogRow]) {
-        for row in rows {
-            let place = self.places.entry(row.conversation_id).or_default();
-            if !place.known {
-                place.known = true;
-                place.sent = row.mark;
-                place.mark = row.mark;
-                place.receipts_sent = row.receipts_seen;
-            }
-            place.head = place.head.max(row.head);
-            place.receipts_head = place.receipts_head.max(row.receipts_version);
-            self.enqueue(row.conversation_id);
-        }
-    }
-
-    fn is_drained(&self) -> bool {
-        self.backlog.is_empty() && self.account_sent >= self.backlog_account
-    }
-
-    fn left_backlog(&mut self, conversation: ConversationId) {
-        if let (Some((seq, receipts)), Some(place)) = (self.backlog.get(&conversation), self.places.get(&conversation))
-            && place.sent >= *seq
-            && place.receipts_sent >= *receipts
-        {
-            self.backlog.remove(&conversation);
-        }
-    }
 }
 
 impl Session {
@@ -769,106 +599,6 @@ impl Session {
                 }
             }
         });
-    }
-}
-
-fn number(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn acked(n: u64) -> Bytes {
-    Bytes::from(Frame::new("acked", AckFrame { n }).to_text())
-}
-
-fn take_marks(device: &mut Attached) -> Marks {
-    let mut delivered: Vec<DeliveredMark> = device.marks.drain().map(|(_, mark)| mark).collect();
-    delivered.sort_unstable_by_key(|mark| mark.conversation_id);
-    let seen = std::mem::take(&mut device.account_mark);
-    let accounts = if seen > 0 { vec![AccountMark { device_id: device.device_id, seen }] } else { Vec::new() };
-    Marks { delivered, reads: Vec::new(), accounts }
-}
-
-/// Sends the messages of a range that was read. The range decides how far the cursor moves: absent
-/// numbers are not waited for (rule D10).
-fn take_messages(
-    device: &mut Attached,
-    user: UserId,
-    conversation: ConversationId,
-    up_to: Seq,
-    limit: usize,
-    rows: &[MessageRow],
-) -> bool {
-    let mut all = rows.len() < limit;
-    for row in rows {
-        let sent = device.places.get(&conversation).map_or(0, |place| place.sent);
-        if row.seq <= sent {
-            continue;
-        }
-        if !device.window.has_room() {
-            all = false;
-            break;
-        }
-        device.emit_message(conversation, row, None);
-    }
-    if let Some(place) = device.places.get_mut(&conversation) {
-        if all {
-            place.sent = place.sent.max(up_to);
-        }
-        if Attached::is_behind(place) {
-            device.ready.push_back(conversation);
-        } else {
-            place.queued = false;
-        }
-    }
-    device.pass_over(user, conversation)
-}
-
-fn take_receipts(device: &mut Attached, conversation: ConversationId, up_to: i64, limit: usize, rows: Vec<ReceiptRow>) {
-    let mut all = rows.len() < limit;
-    let mut sent = 0_usize;
-    for row in rows {
-        if !device.window.has_room() {
-            all = false;
-            break;
-        }
-        if let Some(place) = device.places.get_mut(&conversation) {
-            place.receipts_sent = place.receipts_sent.max(row.version);
-        }
-        let item = Item::Receipt { conversation_id: conversation, version: row.version };
-        let event = render::receipt(conversation, &row);
-        device.emit(item, |n| render::event(n, &event));
-        sent += 1;
-    }
-    if let Some(place) = device.places.get_mut(&conversation) {
-        if all {
-            place.receipts_sent = place.receipts_sent.max(up_to);
-        }
-        place.in_flight += sent;
-        if sent > 0 {
-            place.receipts_at = Some(Instant::now());
-        }
-        if Attached::is_behind(place) {
-            device.ready.push_back(conversation);
-        } else {
-            place.queued = false;
-        }
-    }
-}
-
-fn take_account(device: &mut Attached, events: Vec<(i64, Option<Event>)>, up_to: i64, full: bool) {
-    let mut all = !full;
-    for (seq, event) in events {
-        if !device.window.has_room() {
-            all = false;
-            break;
-        }
-        device.account_sent = device.account_sent.max(seq);
-        if let Some(event) = event {
-            device.emit(Item::Account { seq }, |n| render::event(n, &event));
-        }
-    }
-    if all {
-        device.account_sent = device.account_sent.max(up_to);
     }
 }
 

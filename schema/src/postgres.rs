@@ -21,6 +21,24 @@ macro_rules! transaction {
     };
 }
 
+// The rows of a JSON array that is bound as `$1`, and what one of them says. An array per column would need a type that
+// only this database has.
+macro_rules! given_rows {
+    () => {
+        "FROM jsonb_array_elements($1) AS given"
+    };
+}
+macro_rules! given_uuid {
+    ($name:literal) => {
+        concat!("(given.value->>'", $name, "')::uuid")
+    };
+}
+macro_rules! given_bytes {
+    ($name:literal) => {
+        concat!("decode(given.value->>'", $name, "', 'hex')")
+    };
+}
+
 /// A wake carries its transaction's number: serial ids are given before the commit and can be
 /// committed out of order (rule D1).
 const WRITE_WAKE: &str = "INSERT INTO wakes (xid, body, created_at, updated_at) \

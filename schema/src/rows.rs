@@ -1,6 +1,7 @@
 //! Rows as the store's callers get them.
 
 pub mod keys;
+pub mod seed;
 pub mod sign_in;
 
 use crate::types::{Json, Moment, Uuid, Word};
@@ -259,10 +260,15 @@ impl NewConversation {
         if self.kind != ConversationType::Direct {
             return None;
         }
-        let low = self.members.iter().min()?;
-        let high = self.members.iter().max()?;
-        Some(format!("{low}:{high}"))
+        pair(&self.members)
     }
+}
+
+/// Two users as one text, the lower id first.
+fn pair(members: &[UserId]) -> Option<String> {
+    let low = members.iter().min()?;
+    let high = members.iter().max()?;
+    Some(format!("{low}:{high}"))
 }
 
 /// A change of a group's members.

@@ -28,6 +28,24 @@ macro_rules! transaction {
     };
 }
 
+// The rows of a JSON array that is bound as `$1`, and what one of them says. One statement for all of them is one visit
+// to the thread that may block.
+macro_rules! given_rows {
+    () => {
+        "FROM json_each($1) AS given"
+    };
+}
+macro_rules! given_uuid {
+    ($name:literal) => {
+        concat!("unhex(given.value->>'", $name, "')")
+    };
+}
+macro_rules! given_bytes {
+    ($name:literal) => {
+        concat!("unhex(given.value->>'", $name, "')")
+    };
+}
+
 /// One writer: ids are committed in order, and serve as positions.
 const WRITE_WAKE: &str = "INSERT INTO wakes (xid, body, created_at, updated_at) VALUES (0, $1, $2, $2)";
 

@@ -8,6 +8,7 @@ mod devices;
 mod keys;
 mod idempotency;
 mod meta;
+mod seed;
 mod sign_in;
 mod sync;
 

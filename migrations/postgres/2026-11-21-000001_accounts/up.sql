@@ -32,8 +32,8 @@ CREATE TABLE devices (
     registration_id BIGINT,
     identity_key BYTEA NOT NULL,
     signing_key BYTEA,
-    -- The highest number of a connection (rule D7).
-    attempt BIGINT NOT NULL DEFAULT 0,
+    -- The highest number of a connection (rule D7); a device may begin at 0.
+    attempt BIGINT NOT NULL DEFAULT -1,
     -- The newest account event this device has acknowledged.
     account_seen BIGINT NOT NULL DEFAULT 0,
     last_active_at TIMESTAMPTZ NOT NULL,

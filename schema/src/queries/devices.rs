@@ -3,7 +3,7 @@
 use super::*;
 use crate::rows::DevicesChange;
 use crate::rows::keys::DeviceKeysRow;
-use crate::rows::sign_in::{AccountRow, KnownDeviceRow, NewAccount, RemovedDevice, SigningDevice};
+use crate::rows::sign_in::{AccountRow, KnownDeviceRow, RemovedDevice, SigningDevice};
 use crate::types::{Json, Moment, Uuid, Word};
 use diesel::QueryableByName;
 use diesel::result::OptionalExtension;
@@ -137,13 +137,13 @@ pub async fn insert_user(
     Ok(made == 1)
 }
 
-/// Adds the row of a device, in the caller's transaction.
-async fn insert(
+/// Adds a device with its keys, tells it, and lets it begin at the end of every log, in the caller's transaction.
+pub async fn add(
     connection: &mut Connection,
     user: UserId,
     device: &SigningDevice,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Vec<UserId>, StoreError> {
     let info = &device.info;
     let keys = &device.keys;
     let push = info.push.as_ref().and_then(|push| serde_json::to_value(push).ok());
@@ -166,38 +166,6 @@ async fn insert(
     .bind::<Moment, _>(now)
     .execute(connection)
     .await?;
-    Ok(())
-}
-
-/// Makes accounts with one device each for tools: no code, no one-time keys, nobody is told. All or none.
-pub async fn seed(connection: &mut Connection, accounts: Vec<NewAccount>, now: Timestamp) -> Result<(), StoreError> {
-    transaction!(connection, |connection| {
-        for account in &accounts {
-            let NewAccount { user_id, phone, device, session } = account;
-            sql("INSERT INTO users (id, phone, device_version, account_seq, created_at, updated_at) \
-                 VALUES ($1, $2, 1, 0, $3, $3)")
-            .bind::<Uuid, _>(*user_id)
-            .bind::<Text, _>(phone)
-            .bind::<Moment, _>(now)
-            .execute(connection)
-            .await?;
-            insert(connection, *user_id, device, now).await?;
-            keys::put_new(connection, device.id, &device.keys, device.signed_prekey_expires_at, now).await?;
-            sign_in::insert_session(connection, *user_id, device.id, session, now).await?;
-        }
-        Ok(())
-    })
-}
-
-/// Adds a device with its keys, tells it, and lets it begin at the end of every log, in the caller's transaction.
-pub async fn add(
-    connection: &mut Connection,
-    user: UserId,
-    device: &SigningDevice,
-    now: Timestamp,
-) -> Result<Vec<UserId>, StoreError> {
-    insert(connection, user, device, now).await?;
-    let keys = &device.keys;
     keys::put(connection, device.id, keys, device.signed_prekey_expires_at, now).await?;
     // What was said before the sign-in is not for this device.
     sql("INSERT INTO marks (conversation_id, device_id, user_id, delivered_up_to, delivered_version, delivered_at, \

@@ -84,25 +84,6 @@ pub async fn put(
     Ok(())
 }
 
-/// Stores the signed and the last-resort key of a device that has none yet, in the caller's transaction.
-pub async fn put_new(
-    connection: &mut Connection,
-    device: DeviceId,
-    keys: &Keys,
-    signed_expires_at: Timestamp,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    if let Some(key) = &keys.signed_prekey {
-        let values = (key.key_id, &key.public_key, Some(&key.signature));
-        insert(connection, device, SIGNED, values, Some(signed_expires_at), now).await?;
-    }
-    if let Some(key) = &keys.pq_last_resort_prekey {
-        let values = (key.key_id, &key.public_key, Some(&key.signature));
-        insert(connection, device, PQ_LAST_RESORT, values, None, now).await?;
-    }
-    Ok(())
-}
-
 async fn replace(
     connection: &mut Connection,
     device: DeviceId,

@@ -10,6 +10,7 @@ pub mod devices;
 pub mod keys;
 pub mod idempotency;
 pub mod meta;
+pub mod seed;
 pub mod sign_in;
 pub mod sync;
 pub mod wakes;

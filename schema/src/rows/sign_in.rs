@@ -169,19 +169,6 @@ pub struct NewSession {
     pub expires_at: Timestamp,
 }
 
-/// An account that is made without sign-in, by tools.
-#[derive(Clone, Debug)]
-pub struct NewAccount {
-    /// The user.
-    pub user_id: UserId,
-    /// E.164; must be free.
-    pub phone: String,
-    /// Its one device. Of its keys the signed and the last-resort one are kept.
-    pub device: SigningDevice,
-    /// Its family, without a refresh token that anybody has.
-    pub session: NewSession,
-}
-
 /// What became of a try.
 #[derive(Clone, Debug)]
 pub enum SignedIn {

@@ -1,6 +1,6 @@
 //! Accounts and their devices.
 
-use crate::rows::sign_in::{AccountRow, KnownDeviceRow, NewAccount, RemovedDevice};
+use crate::rows::sign_in::{AccountRow, KnownDeviceRow, RemovedDevice};
 use sotto_protocol::{DeviceId, Timestamp, UserId};
 
 super::facade! {
@@ -12,8 +12,6 @@ super::facade! {
     read fn known_device(phone: String, identity_key: Vec<u8>) -> Option<KnownDeviceRow> = devices::known;
     /// An account with one of its devices.
     read fn account(user: UserId, device: DeviceId) -> Option<AccountRow> = devices::me;
-    /// Makes accounts with one device each for tools, in one transaction.
-    write fn seed_accounts(accounts: Vec<NewAccount>, now: Timestamp) -> () = devices::seed;
     /// Removes a device with everything that belongs to it (with `idle_since` only if it was not heard of since), and
     /// tells it. `None`: there is no such device.
     write fn remove_device(user: UserId, device: DeviceId, idle_since: Option<Timestamp>, now: Timestamp) -> Option<RemovedDevice> = devices::remove;
