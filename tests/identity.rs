@@ -21,9 +21,10 @@ use sotto_protocol::keys::{Keys, OneTimeKey, SignedKey, Suite};
 use sotto_protocol::problem::ErrorCode;
 use sotto_protocol::{Binary, DeviceId, Timestamp, UserId, VerificationId};
 use sotto_schema::rows::NewConversation;
-use sotto_schema::rows::sign_in::{NewAccount, NewSession, SigningDevice};
 use sotto_schema::{Store, StoreSettings};
 use uuid::Uuid;
+
+use crate::support::database::{self, Kind};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
@@ -65,9 +66,9 @@ struct World {
 }
 
 impl World {
-    async fn new(database: &str, change: impl FnOnce(&mut Config)) -> Option<Self> {
+    async fn new(kind: Kind, change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let url = url(database, &folder).await?;
+        let url = database::fresh(kind, folder.path()).await;
         let store = Store::open(&url, &StoreSettings::default()).await.unwrap();
         sotto_schema::migrate(&store).await.unwrap();
         let mut config = Config::default();
@@ -80,7 +81,7 @@ impl World {
             Identity::new(store.clone(), Arc::clone(&keys), sms, Arc::clone(&told) as _, &config, name)
         };
         let (identity, other) = (node("one"), node("two"));
-        Some(Self { identity, other, store, told, folder, now: Timestamp::now() })
+        Self { identity, other, store, told, folder, now: Timestamp::now() }
     }
 
     fn later(&mut self, seconds: u64) {
@@ -139,22 +140,6 @@ impl World {
     async fn caller(&self, tokens: &Tokens) -> Caller {
         self.identity.authenticate(&tokens.access_token, self.now).await.unwrap()
     }
-}
-
-async fn url(database: &str, folder: &tempfile::TempDir) -> Option<String> {
-    if database == "sqlite" {
-        return Some(format!("sqlite:{}", folder.path().join("test.db").display()));
-    }
-    let Ok(base) = std::env::var("SOTTO_TEST_POSTGRES") else {
-        eprintln!("skipped: SOTTO_TEST_POSTGRES is not set (scripts/test sets it)");
-        return None;
-    };
-    let name = format!("identity_{}", Uuid::new_v4().simple());
-    let (client, connection) = tokio_postgres::connect(&base, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-    let (server, _) = base.rsplit_once('/').unwrap();
-    Some(format!("{server}/{name}"))
 }
 
 fn identity_key(seed: u8) -> SigningKey {
@@ -227,25 +212,25 @@ const UNAUTHENTICATED: (u16, ErrorCode) = (401, ErrorCode::Unauthenticated);
 const CONFLICT: (u16, ErrorCode) = (409, ErrorCode::Conflict);
 const LIMITED: (u16, ErrorCode) = (429, ErrorCode::RateLimited);
 
-macro_rules! on_both {
+macro_rules! in_a_world {
     ($($name:ident($world:ident, $($config:ident => $change:block)?) $body:block)+) => {
-        async fn run(name: &str, database: &str) {
-            match name {
-                $(stringify!($name) => {
-                    let made = World::new(database, |_config| { $(let $config = _config; $change)? }).await;
-                    #[allow(unused_mut, reason = "some of them let time pass")]
-                    let Some(mut $world) = made else { return };
-                    $body
-                })+
-                _ => unreachable!(),
-            }
+        $(async fn $name(kind: Kind) {
+            #[allow(unused_mut, reason = "some of them let time pass")]
+            let mut $world = World::new(kind, |_config| { $(let $config = _config; $change)? }).await;
+            $body
+        })+
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() { super::$name(super::Kind::Sqlite).await; })+
         }
-        mod sqlite { $(#[tokio::test(flavor = "multi_thread")] async fn $name() { super::run(stringify!($name), "sqlite").await; })+ }
-        mod postgres { $(#[tokio::test(flavor = "multi_thread")] async fn $name() { super::run(stringify!($name), "postgres").await; })+ }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() { super::$name(super::Kind::Postgres).await; })+
+        }
     };
 }
 
-on_both! {
+in_a_world! {
     a_code_has_five_tries_and_one_use(world, config => { config.limits.enabled = false; }) {
         let (id, code) = world.code("+15550000001", Purpose::Registration).await;
         let register = async |code: String| {
@@ -648,45 +633,6 @@ on_both! {
         let callers = futures::future::join_all(signed_in.iter().map(|tokens| world.caller(tokens))).await;
         let gone = futures::future::join_all(callers.iter().map(|caller| world.other.logout(caller, world.now))).await;
         assert!(gone.iter().all(Result::is_ok));
-    }
-
-    seeded_accounts_work_with_their_token_alone(world,) {
-        let begun = std::time::Instant::now();
-        let accounts: Vec<NewAccount> = (0..200)
-            .map(|number| NewAccount {
-                user_id: UserId::random(),
-                phone: format!("+1777{number:07}"),
-                device: SigningDevice {
-                    id: DeviceId::random(),
-                    is_known: false,
-                    info: device(),
-                    keys: Keys { one_time_prekeys: None, pq_one_time_prekeys: None, ..keys(7, 0) },
-                    signed_prekey_expires_at: world.now.plus(Duration::from_secs(86_400)),
-                },
-                session: NewSession {
-                    id: Uuid::new_v4(),
-                    token_hash: Uuid::new_v4().as_bytes().to_vec(),
-                    token_secret: Vec::new(),
-                    expires_at: world.now.plus(Duration::from_secs(86_400)),
-                },
-            })
-            .collect();
-        let account = accounts[17].clone();
-        world.store.seed_accounts(accounts, world.now).await.unwrap();
-        eprintln!("200 accounts in {:?}", begun.elapsed());
-        let life = Duration::from_secs(86_400);
-        let (user_id, device_id) = (account.user_id, account.device.id);
-        let token = world.identity.access_token(user_id, device_id, account.session.id, world.now, life).unwrap();
-        let caller = world.identity.authenticate(&token, world.now).await.unwrap();
-        assert_eq!((caller.user_id, caller.device_id), (user_id, device_id));
-        let asker = world.register("+15550000001", 1).await;
-        let asker = world.caller(&asker).await;
-        let bundles = world.identity.user_keys(&asker, user_id, None, true, world.now).await.unwrap().devices;
-        assert!(bundles[0].one_time_prekey.is_none() && bundles[0].pq_prekey.is_some());
-        // From then on it is an account like any other.
-        let upload = Keys { one_time_prekeys: Some(one_time(0..3)), ..Keys::default() };
-        world.identity.put_keys(&caller, upload, world.now).await.unwrap();
-        assert_eq!(world.identity.key_count(&caller).await.unwrap().one_time_prekeys, 3);
     }
 
     a_new_device_is_told_and_raises_the_version(world,) {

@@ -12,10 +12,13 @@
     reason = "a test may fail, and says so"
 )]
 
+mod auth;
 mod config;
 mod http;
 mod identity;
+mod keys;
 mod openapi;
+mod seed;
 mod support;
 mod talk;
 mod tidy;

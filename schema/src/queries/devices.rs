@@ -149,7 +149,7 @@ pub async fn add(
     let push = info.push.as_ref().and_then(|push| serde_json::to_value(push).ok());
     sql("INSERT INTO devices (id, user_id, name, platform, fingerprint, model, os_version, app_version, push, suite, \
              registration_id, identity_key, signing_key, attempt, account_seen, last_active_at, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, 0, $14, $14, $14)")
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, -1, 0, $14, $14, $14)")
     .bind::<Uuid, _>(device.id)
     .bind::<Uuid, _>(user)
     .bind::<Text, _>(&info.name)
@@ -203,7 +203,7 @@ pub async fn renew(
     let info = &device.info;
     let push = info.push.as_ref().and_then(|push| serde_json::to_value(push).ok());
     sql("UPDATE devices SET name = $2, platform = $3, fingerprint = $4, model = $5, os_version = $6, \
-             app_version = $7, push = $8, registration_id = $9, attempt = 0, last_active_at = $10, updated_at = $10 \
+             app_version = $7, push = $8, registration_id = $9, attempt = -1, last_active_at = $10, updated_at = $10 \
          WHERE id = $1")
     .bind::<Uuid, _>(device.id)
     .bind::<Text, _>(&info.name)
