@@ -16,15 +16,13 @@ use crate::mailbox::tell;
 use crate::node::Node;
 use crate::reply::Reply;
 use crate::session::{Deliver, Delivery, Ephemeral, ReceiptsMoved, Session};
-use actix::{
-    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, StreamHandler, WrapFuture,
-};
+use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, StreamHandler, WrapFuture};
 use bytes::Bytes;
 use sotto_protocol::conversation::ConversationType;
-use sotto_protocol::frame::{Frame, Typing, TypingState};
+use sotto_protocol::frame::{Frame, Typing};
 use sotto_protocol::message::{OutgoingMessage, Sender, Sent};
-use sotto_protocol::{ConversationId, DeviceId, ErrorCode, MessageId, Problem, Seq, Timestamp, UserId, limits};
-use sotto_schema::append::{Append, Appended, Raised, ReadMark};
+use sotto_protocol::{ConversationId, ErrorCode, MessageId, Problem, Seq, Timestamp, UserId, limits};
+use sotto_schema::append::{Append, Appended, ReadMark};
 use sotto_schema::rows::{ConversationState, MessageRow};
 use sotto_schema::{PackedEnvelopes, StoreError};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -32,7 +30,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
+mod messages;
 mod state;
+
+pub use messages::{MarksRaised, MembersMoved, ReadUpTo, Send, TypingSignal, Wake};
 
 pub use state::roster;
 use state::{State, check_devices};
@@ -47,69 +48,6 @@ const RECENT: usize = 256;
 const MAX_TRIES: u32 = 3;
 /// A conversation that nobody uses for so long is forgotten.
 const IDLE: Duration = Duration::from_secs(90);
-
-/// A message to be appended.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Send {
-    /// Who sends.
-    pub sender: Sender,
-    /// What; its shape has been checked.
-    pub message: OutgoingMessage,
-    /// The sender is over his limit: refuse with this time to wait, unless it is a repeat.
-    pub limited: Option<u64>,
-    /// Where the answer goes.
-    pub reply: Reply,
-}
-
-/// Heads that a sweep or another node has seen: 0 says nothing.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct Wake {
-    /// Number of the last message.
-    pub seq: Seq,
-    /// The newest receipt.
-    pub receipts: i64,
-    /// Tell even what was told before: a mailbox refused it.
-    pub again: bool,
-}
-
-/// Marks of this conversation that were raised and committed.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct MarksRaised(pub Vec<Raised>);
-
-/// A change of the members was committed: an entry of the log that is to be told.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct MembersMoved {
-    /// The entry's number.
-    pub seq: Seq,
-}
-
-/// A member reads.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct ReadUpTo {
-    /// Who.
-    pub user: UserId,
-    /// On which device.
-    pub device: DeviceId,
-    /// Up to where.
-    pub up_to: Seq,
-    /// Answered after the commit.
-    pub reply: oneshot::Sender<Result<(), Problem>>,
-}
-
-/// A member writes, or stops to.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct TypingSignal {
-    /// Who.
-    pub sender: Sender,
-    /// What.
-    pub state: TypingState,
-}
 
 /// A send on its way.
 struct Request {

@@ -8,13 +8,13 @@
 //! Rule D2: a wake, from wherever, only raises a head. Events go out from the cursor upward, in order. A
 //! payload is a shortcut, taken only when it is the very next one and the backlog has been sent.
 
-use crate::device::{Device, Joined, Whisper};
+use crate::device::{Joined, Whisper};
 use crate::mailbox::tell;
 use crate::node::Node;
 use crate::render;
 use crate::window::{Item, Window};
 
-use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use bytes::Bytes;
 use sotto_protocol::event::{Event, KeysLow};
 use sotto_protocol::frame::{Activity, Availability, Empty, Frame, GoAway, Presence};
@@ -22,11 +22,16 @@ use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, Timestamp, UserId
 use sotto_schema::StoreError;
 use sotto_schema::rows::{BacklogRow, MessageRow, ReceiptRow};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 mod attached;
+mod messages;
+
+pub use messages::{
+    AccountMoved, Ack, Attach, Deliver, Delivery, Detach, Drain, End, Ephemeral, MarkedElsewhere, ReadAgain,
+    ReceiptsMoved, SetActivity, StockIsLow,
+};
 
 use attached::{Attached, acked, number, take_account, take_marks, take_messages, take_receipts};
 
@@ -40,137 +45,6 @@ const RECEIPTS_EVERY: Duration = Duration::from_secs(1);
 const PASSED_OVER_AFTER: Duration = Duration::from_millis(300);
 /// Before marks that could not be written, or a backlog that could not be read, are tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
-
-/// A committed message on its way to the members of its conversation.
-#[derive(Debug)]
-pub struct Delivery {
-    /// The conversation.
-    pub conversation_id: ConversationId,
-    /// Its head.
-    pub seq: Seq,
-    /// The message with that number, where it is at hand.
-    pub row: Option<MessageRow>,
-    /// A shared ciphertext's text on the wire, made once for all its readers.
-    pub shared_text: OnceLock<String>,
-}
-
-/// A message was committed, or a head was seen to have grown.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Deliver(pub Arc<Delivery>);
-
-/// Receipts of a conversation wait.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct ReceiptsMoved {
-    /// The conversation.
-    pub conversation_id: ConversationId,
-    /// The newest.
-    pub version: i64,
-}
-
-/// Events of the user's account log wait.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct AccountMoved(pub i64);
-
-/// Something that is not stored: typing, presence. Dropped under pressure.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Ephemeral {
-    /// The frame.
-    pub text: Bytes,
-    /// The device that caused it.
-    pub except: Option<DeviceId>,
-}
-
-/// A device's socket has said who it is.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Attach {
-    /// The device.
-    pub device_id: DeviceId,
-    /// Its connection.
-    pub connection: SessionId,
-    /// The connection's number, claimed in the database (rule D7).
-    pub attempt: i64,
-    /// Whether the device counts its attempts itself.
-    pub explicit: bool,
-    /// The socket.
-    pub socket: Addr<Device>,
-    /// Ends the socket: with a close code, or by being dropped.
-    pub lease: oneshot::Sender<u16>,
-}
-
-/// A device's socket is gone.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct Detach(pub SessionId);
-
-/// A device has stored everything up to `n` of a connection.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct Ack {
-    /// The connection that `n` belongs to.
-    pub connection: SessionId,
-    /// The number.
-    pub n: u64,
-}
-
-/// A device has acknowledged by REST: what it has will not be sent again.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub struct MarkedElsewhere {
-    /// The device.
-    pub device_id: DeviceId,
-    /// Conversation, number, receipt.
-    pub conversations: Vec<(ConversationId, Seq, i64)>,
-    /// Account event.
-    pub account: i64,
-}
-
-/// A device's session has ended: its socket closes.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct End {
-    /// The device.
-    pub device_id: DeviceId,
-    /// The close code.
-    pub code: u16,
-}
-
-/// One-time keys of a device run out.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub struct StockIsLow {
-    /// The device.
-    pub device_id: DeviceId,
-    /// What runs out.
-    pub low: KeysLow,
-}
-
-/// A client says whether somebody uses it.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct SetActivity {
-    /// The connection.
-    pub connection: SessionId,
-    /// What it says.
-    pub activity: Activity,
-}
-
-/// The node drains: all sockets are sent elsewhere.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub struct Drain {
-    /// When to come back, in milliseconds.
-    pub reconnect_after_ms: u64,
-}
-
-/// The node may have missed wakes: every backlog is read again (rules D1 and D3).
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct ReadAgain;
 
 /// A user's devices here.
 pub struct Session {
