@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 mod attached;
+mod marks;
 mod messages;
 
 pub use messages::{
@@ -33,7 +34,7 @@ pub use messages::{
     ReceiptsMoved, SetActivity, StockIsLow,
 };
 
-use attached::{Attached, acked, number, take_account, take_marks, take_messages, take_receipts};
+use attached::{Attached, number, take_account, take_marks, take_messages, take_receipts};
 
 /// Mailbox: news and acknowledgements that may wait.
 const CAPACITY: usize = 2048;
@@ -317,115 +318,6 @@ impl Session {
             self.flush_soon(index, ctx);
         }
         self.pump(index, ctx);
-    }
-
-    /// Hands what was passed over to the Journal, with whatever has come by then.
-    fn flush_soon(&mut self, index: usize, ctx: &mut Context<Self>) {
-        let Some(device) = self.devices.get_mut(index) else {
-            return;
-        };
-        if device.flush_set {
-            return;
-        }
-        device.flush_set = true;
-        let connection = device.connection;
-        ctx.run_later(PASSED_OVER_AFTER, move |session, ctx| {
-            if let Some(index) = session.place_of(connection) {
-                if let Some(device) = session.devices.get_mut(index) {
-                    device.flush_set = false;
-                }
-                session.flush(index, ctx);
-            }
-        });
-    }
-
-    /// Hands the waiting marks to the Journals and confirms them after the commit.
-    fn flush(&mut self, index: usize, ctx: &mut Context<Self>) {
-        let node = self.node.clone();
-        let Some(device) = self.devices.get_mut(index) else {
-            return;
-        };
-        if device.flushing {
-            return;
-        }
-        let marks = take_marks(device);
-        let confirm = device.confirm.take();
-        if marks.is_empty() {
-            if let Some(n) = confirm {
-                device.out.push(acked(n));
-                device.push();
-            }
-            return;
-        }
-        device.flushing = true;
-        let connection = device.connection;
-        let kept = marks.clone();
-        let work = async move { node.raise(marks).await };
-        ctx.spawn(work.into_actor(self).map(move |durable, session, ctx| {
-            let Some(index) = session.place_of(connection) else {
-                return;
-            };
-            let user = session.user;
-            let Some(device) = session.devices.get_mut(index) else {
-                return;
-            };
-            device.flushing = false;
-            if durable {
-                if let Some(n) = confirm {
-                    device.out.push(acked(n));
-                    device.push();
-                }
-                if device.confirm.is_some() || !device.marks.is_empty() && !device.flush_set {
-                    session.flush(index, ctx);
-                }
-                return;
-            }
-            for mark in kept.delivered {
-                let (id, up_to) = (mark.conversation_id, mark.up_to);
-                device.mark(user, id, up_to, mark.receipts_seen, mark.told);
-                if let Some(again) = device.marks.get_mut(&id) {
-                    again.after = again.after.min(mark.after);
-                }
-            }
-            for account in kept.accounts {
-                device.account_mark = device.account_mark.max(account.seen);
-            }
-            device.confirm = device.confirm.max(confirm);
-            ctx.run_later(RETRY_AFTER, move |session, ctx| {
-                if let Some(index) = session.place_of(connection) {
-                    session.flush(index, ctx);
-                }
-            });
-        }));
-    }
-
-    /// Closes with 4421 a device that acknowledges nothing although something is due.
-    fn watch(&mut self, index: usize, ctx: &mut Context<Self>) {
-        let patience = self.node.settings().ack_timeout;
-        let Some(device) = self.devices.get_mut(index) else {
-            return;
-        };
-        let Some(since) = device.due_since else {
-            return;
-        };
-        if device.watching {
-            return;
-        }
-        device.watching = true;
-        let connection = device.connection;
-        let wait = patience.saturating_sub(since.elapsed()).max(Duration::from_millis(5));
-        ctx.run_later(wait, move |session, ctx| {
-            let Some(index) = session.place_of(connection) else {
-                return;
-            };
-            if let Some(device) = session.devices.get_mut(index) {
-                device.watching = false;
-                if device.due_since.is_some_and(|since| since.elapsed() >= patience) {
-                    return device.end(close::NOT_ACKNOWLEDGED);
-                }
-            }
-            session.watch(index, ctx);
-        });
     }
 
     fn remove(&mut self, index: usize, ctx: &mut Context<Self>) {
