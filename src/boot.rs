@@ -320,9 +320,9 @@ impl Changes for Live {
         }
     }
 
-    fn session_ended(&self, user_id: UserId, device_id: DeviceId, _family: Uuid) {
+    fn session_ended(&self, user_id: UserId, device_id: DeviceId, family: Uuid) {
         if let Some(node) = self.0.get() {
-            node.end_device(user_id, device_id, close::DEVICE_REVOKED);
+            node.end_device(user_id, device_id, family, close::DEVICE_REVOKED);
         }
     }
 

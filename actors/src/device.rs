@@ -231,6 +231,7 @@ impl Device {
             device_id: caller.device_id,
             connection: self.connection,
             attempt,
+            family: caller.session_id,
             explicit,
             socket: ctx.address(),
             lease,

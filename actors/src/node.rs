@@ -527,15 +527,15 @@ impl Node {
         Ok(events)
     }
 
-    /// A device's session ended: its socket closes, if it has one here.
-    pub fn end_device(&self, user: UserId, device: DeviceId, code: u16) {
+    /// A device's token family ended: the socket that came with it closes, if it is here.
+    pub fn end_device(&self, user: UserId, device: DeviceId, family: Uuid, code: u16) {
         if let Some(session) = self.0.sessions.get(&user)
-            && tell(&session, End { device_id: device, code }) == Err(Refused::Full)
+            && tell(&session, End { device_id: device, family, code }) == Err(Refused::Full)
         {
             let node = self.clone();
             actix_rt::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                node.end_device(user, device, code);
+                node.end_device(user, device, family, code);
             });
         }
     }

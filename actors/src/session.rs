@@ -401,6 +401,7 @@ impl Handler<Attach> for Session {
             device_id,
             connection,
             attempt: attach.attempt,
+            family: attach.family,
             socket: attach.socket,
             lease: Some(attach.lease),
             window: Window::default(),
@@ -596,7 +597,8 @@ impl Handler<End> for Session {
     type Result = ();
 
     fn handle(&mut self, end: End, _: &mut Self::Context) {
-        for device in self.devices.iter_mut().filter(|device| device.device_id == end.device_id) {
+        let ended = |device: &&mut Attached| device.device_id == end.device_id && device.family == end.family;
+        for device in self.devices.iter_mut().filter(ended) {
             device.end(end.code);
         }
     }

@@ -34,6 +34,7 @@
 
 pub mod append;
 mod error;
+pub mod inspect;
 mod journal;
 mod migrate;
 mod packed;

@@ -26,13 +26,12 @@ impl sotto_actors::Identity for Identity {
     fn keys_low(&self, device: DeviceId) -> BoxFuture<'_, Vec<KeysLow>> {
         async move {
             let look = async {
-                let keys = self.store.device_keys(device).await?;
+                let ever = self.store.stocked_kinds(device).await?;
                 let count = self.store.key_count(device).await?;
-                Ok::<_, sotto_schema::StoreError>(keys.map(|keys| low_stocks(&count, keys.suite, Timestamp::now())))
+                Ok::<_, sotto_schema::StoreError>(low_stocks(&count, &ever, Timestamp::now()))
             };
             match look.await {
                 Ok(low) => {
-                    let low = low.unwrap_or_default();
                     low.into_iter().map(|(kind, remaining)| KeysLow { kind, remaining }).collect()
                 }
                 Err(error) => {

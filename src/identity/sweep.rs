@@ -68,10 +68,7 @@ impl Identity {
         };
         for row in fresh {
             self.sessions.end(row.id, now);
-            // A device that has signed in again may have a socket of its new family here already.
-            if row.live == 0 {
-                self.changes.session_ended(row.user_id, row.device_id, row.id);
-            }
+            self.changes.session_ended(row.user_id, row.device_id, row.id);
         }
         Ok(())
     }

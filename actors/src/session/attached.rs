@@ -16,6 +16,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::OnceLock;
 use std::time::Instant;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 /// Where a device stands in one conversation.
 #[derive(Debug, Default)]
@@ -46,6 +47,7 @@ pub(super) struct Attached {
     pub(super) device_id: DeviceId,
     pub(super) connection: SessionId,
     pub(super) attempt: i64,
+    pub(super) family: Uuid,
     pub(super) socket: Addr<Device>,
     pub(super) lease: Option<oneshot::Sender<u16>>,
     pub(super) window: Window,

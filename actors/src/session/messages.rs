@@ -9,6 +9,7 @@ use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId};
 use sotto_schema::rows::MessageRow;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 /// A committed message on its way to the members of its conversation.
 #[derive(Debug)]
@@ -63,6 +64,8 @@ pub struct Attach {
     pub connection: SessionId,
     /// The connection's number, claimed in the database (rule D7).
     pub attempt: i64,
+    /// The token family that the device has signed in with.
+    pub family: Uuid,
     /// Whether the device counts its attempts itself.
     pub explicit: bool,
     /// The socket.
@@ -98,12 +101,14 @@ pub struct MarkedElsewhere {
     pub account: i64,
 }
 
-/// A device's session has ended: its socket closes.
+/// A device's token family has ended: the socket that came with it closes, and not the one after it.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct End {
     /// The device.
     pub device_id: DeviceId,
+    /// The family.
+    pub family: Uuid,
     /// The close code.
     pub code: u16,
 }

@@ -339,3 +339,18 @@ async fn pop(
     }
     Ok(key)
 }
+
+#[derive(QueryableByName)]
+struct KindRow {
+    #[diesel(sql_type = Text)]
+    kind: String,
+}
+
+/// The kinds of one-time keys that a device has ever uploaded.
+pub async fn stocked_kinds(connection: &mut Connection, device: DeviceId) -> Result<Vec<String>, StoreError> {
+    let rows: Vec<KindRow> = sql("SELECT kind FROM key_counters WHERE device_id = $1 AND highest >= 0")
+        .bind::<Uuid, _>(device)
+        .load(connection)
+        .await?;
+    Ok(rows.into_iter().map(|row| row.kind).collect())
+}

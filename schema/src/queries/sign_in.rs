@@ -329,12 +329,10 @@ pub async fn end_sessions(connection: &mut Connection, device: DeviceId, now: Ti
 
 /// Families that were ended since a moment.
 pub async fn ended_since(connection: &mut Connection, since: Timestamp) -> Result<Vec<EndedSessionRow>, StoreError> {
-    Ok(sql("SELECT e.id, e.user_id, e.device_id, \
-             (SELECT COUNT(*) FROM sessions s WHERE s.device_id = e.device_id) AS live \
-         FROM ended_sessions e WHERE e.created_at >= $1 ORDER BY e.created_at")
-    .bind::<Moment, _>(since)
-    .load(connection)
-    .await?)
+    Ok(sql("SELECT id, user_id, device_id FROM ended_sessions WHERE created_at >= $1 ORDER BY created_at")
+        .bind::<Moment, _>(since)
+        .load(connection)
+        .await?)
 }
 
 /// Removes what has ended: codes, counts, families, tokens. Returns how many rows.

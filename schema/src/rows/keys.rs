@@ -57,16 +57,18 @@ pub struct Claimed {
 }
 
 /// Fewer one-time keys than this are told to their owner.
-pub const LOW_STOCK: i64 = 20;
+pub const LOW_STOCK: i64 = 10;
 
-/// The stocks of a device that are low, with what is left; from [`KeyCount`].
+/// The stocks of a device that are low, with what is left. A kind that the device has never uploaded is none that
+/// could run out.
 #[must_use]
-pub fn low_stocks(count: &KeyCount, suite: Suite, now: Timestamp) -> Vec<(KeyKind, i64)> {
+pub fn low_stocks(count: &KeyCount, ever: &[String], now: Timestamp) -> Vec<(KeyKind, i64)> {
+    let used = |kind: &str| ever.iter().any(|known| known == kind);
     let mut low = Vec::new();
-    if count.one_time_prekeys < LOW_STOCK {
+    if count.one_time_prekeys < LOW_STOCK && used("one_time") {
         low.push((KeyKind::OneTimePrekeys, count.one_time_prekeys));
     }
-    if suite == Suite::Signal && count.pq_one_time_prekeys < LOW_STOCK {
+    if count.pq_one_time_prekeys < LOW_STOCK && used("pq_one_time") {
         low.push((KeyKind::PqOneTimePrekeys, count.pq_one_time_prekeys));
     }
     if count.signed_prekey_expires_at <= now {

@@ -247,9 +247,6 @@ pub struct SessionRow {
 /// A token family that was ended before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, QueryableByName)]
 pub struct EndedSessionRow {
-    /// How many families the device has now: more than none if it has signed in again since.
-    #[diesel(sql_type = BigInt)]
-    pub live: i64,
     /// The family.
     #[diesel(sql_type = Uuid)]
     pub id: uuid::Uuid,

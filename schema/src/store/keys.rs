@@ -9,6 +9,8 @@ super::facade! {
     read fn device_keys(device: DeviceId) -> Option<DeviceKeysRow> = keys::identity;
     /// Stores checked keys, all or nothing.
     write fn upload_keys(user: UserId, device: DeviceId, keys: Keys, signed_expires_at: Timestamp, now: Timestamp) -> KeysStored = keys::upload;
+    /// The kinds of one-time keys that a device has ever uploaded.
+    read fn stocked_kinds(device: DeviceId) -> Vec<String> = keys::stocked_kinds;
     /// The stocks of a device.
     read fn key_count(device: DeviceId) -> KeyCount = keys::count;
     /// The devices of a user with their identities; `None`: there is no such user. Nothing is handed out.
