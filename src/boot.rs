@@ -142,7 +142,7 @@ pub async fn start_on(
     }
     let node_id = node_id(config)?;
     let live = Arc::new(Live::default());
-    let changes: Arc<dyn Changes> = Arc::clone(&live) as Arc<dyn Changes>;
+    let changes: Arc<dyn Changes> = live.clone();
     let sms = Sms::start(config)?;
     let identity = web::Data::new(Identity::new(store.clone(), Arc::clone(&keys), sms, changes, config, &node_id));
     let settings = node_settings(config, node_id);

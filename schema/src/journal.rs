@@ -84,9 +84,7 @@ impl JournalConnection {
             }
             Inner::Sqlite(database) => {
                 let mut writer = database.write().await?;
-                let outcome =
-                    writer.spawn_blocking(move |connection| Ok(sqlite::write(connection, &batch, now))).await?;
-                outcome
+                writer.spawn_blocking(move |connection| Ok(sqlite::write(connection, &batch, now))).await?
             }
         }
     }

@@ -84,7 +84,11 @@ pub(super) async fn write(
 ) -> Result<Outcome, StoreError> {
     connection
         .transaction(async |connection| {
-            let plan = if batch.appends.is_empty() { Plan::default() } else { append(connection, batch, patience, now).await? };
+            let plan = if batch.appends.is_empty() {
+                Plan::default()
+            } else {
+                append(connection, batch, patience, now).await?
+            };
             let marks = if batch.delivered.is_empty() && batch.reads.is_empty() {
                 MarkPlan::default()
             } else {
@@ -276,11 +280,8 @@ async fn raise(
         }
     };
     let locked = locked(connection, lock, &conversations).await?;
-    let skipped: Vec<ConversationId> = conversations
-        .iter()
-        .copied()
-        .filter(|conversation| !locked.contains(conversation))
-        .collect();
+    let skipped: Vec<ConversationId> =
+        conversations.iter().copied().filter(|conversation| !locked.contains(conversation)).collect();
     let left: Batch;
     let batch = if skipped.is_empty() {
         batch

@@ -11,8 +11,9 @@ use diesel::query_dsl::methods::{ExecuteDsl, LoadQuery};
 use diesel::sql_types::{BigInt, Binary, Nullable};
 use diesel::sqlite::{Sqlite, SqliteConnection};
 use diesel::{OptionalExtension, QueryableByName};
-use sotto_protocol::{DeviceId, Timestamp, UserId};
-use std::collections::{BTreeSet, HashMap};
+use sotto_protocol::{ConversationId, DeviceId, Timestamp, UserId};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 #[derive(QueryableByName)]
 struct HeadRow {
@@ -106,35 +107,46 @@ pub(super) fn write(connection: &mut SqliteConnection, batch: &Batch, now: Times
     })
 }
 
+fn head(connection: &mut SqliteConnection, conversation: ConversationId) -> Result<Option<Head>, StoreError> {
+    let row: Option<HeadRow> = first(
+        connection,
+        sql("SELECT last_seq, membership_version FROM heads WHERE conversation_id = $1").bind::<Uuid, _>(conversation),
+    )?;
+    Ok(row.map(|row| Head {
+        locked: true,
+        last_seq: row.last_seq,
+        membership_version: row.membership_version,
+        device_versions: 0,
+    }))
+}
+
+fn device_versions(connection: &mut SqliteConnection, conversation: ConversationId) -> Result<i64, StoreError> {
+    let row: Option<NumberRow> = first(
+        connection,
+        sql("SELECT COALESCE(SUM(u.device_version), 0) AS number \
+             FROM memberships m JOIN users u ON u.id = m.user_id \
+             WHERE m.conversation_id = $1 AND m.to_seq IS NULL")
+        .bind::<Uuid, _>(conversation),
+    )?;
+    Ok(row.map_or(0, |row| row.number))
+}
+
 fn append(connection: &mut SqliteConnection, batch: &Batch, now: Timestamp) -> Result<Plan, StoreError> {
     let mut heads = HashMap::new();
+    let mut summed = HashSet::new();
     let mut known = HashMap::new();
     for append in &batch.appends {
         let conversation = append.conversation_id;
-        if !heads.contains_key(&conversation) {
-            let head: Option<HeadRow> = first(
-                connection,
-                sql("SELECT last_seq, membership_version FROM heads WHERE conversation_id = $1")
-                    .bind::<Uuid, _>(conversation),
-            )?;
-            if let Some(head) = head {
-                let devices: Option<NumberRow> = first(
-                    connection,
-                    sql("SELECT COALESCE(SUM(u.device_version), 0) AS number \
-                         FROM memberships m JOIN users u ON u.id = m.user_id \
-                         WHERE m.conversation_id = $1 AND m.to_seq IS NULL")
-                    .bind::<Uuid, _>(conversation),
-                )?;
-                heads.insert(
-                    conversation,
-                    Head {
-                        locked: true,
-                        last_seq: head.last_seq,
-                        membership_version: head.membership_version,
-                        device_versions: devices.map_or(0, |row| row.number),
-                    },
-                );
-            }
+        if let Entry::Vacant(place) = heads.entry(conversation)
+            && let Some(head) = head(connection, conversation)?
+        {
+            place.insert(head);
+        }
+        if append.device_versions.is_some()
+            && summed.insert(conversation)
+            && let Some(head) = heads.get_mut(&conversation)
+        {
+            head.device_versions = device_versions(connection, conversation)?;
         }
         let earlier: Option<KnownRow> = first(
             connection,
