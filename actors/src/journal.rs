@@ -164,6 +164,8 @@ impl Journal {
     fn start(&mut self, side: bool, ctx: &mut Context<Self>) {
         let urgent = !self.flushing.is_empty();
         let lane = if side { &mut self.side } else { &mut self.main };
+        let waiting = count(lane.writes.len() + lane.marks.len());
+        metrics::gauge!("sotto_mailbox_depth", "actor" => if side { "journal_side" } else { "journal" }).set(waiting);
         if lane.connection.is_none() || (lane.writes.is_empty() && lane.marks.is_empty()) {
             return;
         }

@@ -81,22 +81,29 @@ macro_rules! facade {
                 /// The database failed; see [`crate::StoreError`].
                 #[allow(clippy::too_many_arguments)]
                 pub async fn $name(&self, $($arg: $ty),*) -> Result<$ret, crate::StoreError> {
-                    match self.backend.clone() {
+                    let began = std::time::Instant::now();
+                    let result = match self.backend.clone() {
                         crate::store::Backend::Postgres(database) => {
                             crate::store::facade!(@$access database, postgres, $($path)::+, $($arg),*)
                         }
                         crate::store::Backend::Sqlite(database) => {
                             crate::store::facade!(@$access database, sqlite, $($path)::+, $($arg),*)
                         }
-                    }
+                    };
+                    metrics::histogram!("sotto_db_seconds", "query" => stringify!($name))
+                        .record(began.elapsed().as_secs_f64());
+                    result
                 }
             )*
         }
     };
-    (@read $database:ident, $backend:ident, $($path:ident)::+, $($arg:ident),*) => {{
-        let mut connection = $database.read().await?;
-        crate::$backend::queries::$($path)::+(&mut connection, $($arg),*).await
-    }};
+    (@read $database:ident, $backend:ident, $($path:ident)::+, $($arg:ident),*) => {
+        async move {
+            let mut connection = $database.read().await?;
+            crate::$backend::queries::$($path)::+(&mut connection, $($arg),*).await
+        }
+        .await
+    };
     (@write $database:ident, $backend:ident, $($path:ident)::+, $($arg:ident),*) => {
         crate::store::to_the_end(async move {
             let mut connection = $database.write().await?;
