@@ -9,5 +9,6 @@ pub mod error;
 pub mod http;
 pub mod identity;
 pub mod listener;
+pub mod seed;
 pub mod shutdown;
 pub mod telemetry;
