@@ -17,7 +17,7 @@ use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, StreamHandler, WrapFuture,
 };
 use bytes::{Bytes, BytesMut};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sotto_protocol::frame::{
     Ack as AckFrame, Auth, AuthExpiring, Empty, Frame, Hello, MarkRead, PresenceUp, RawFrame, Typing, Welcome,
@@ -187,7 +187,9 @@ impl Device {
             let problem = Problem::new(ErrorCode::UnsupportedVersion, "this server speaks version 1");
             return self.fail(frame.id, problem, close::UPGRADE_REQUIRED);
         }
-        if hello.attempt.is_some_and(|attempt| attempt < 0) {
+        // The store counts on from it.
+        let highest = i64::try_from(limits::MAX_REQUEST_ID).unwrap_or(i64::MAX);
+        if hello.attempt.is_some_and(|attempt| !(0..=highest).contains(&attempt)) {
             return self.fail(frame.id, Problem::field("/attempt", "out_of_range"), close::PROTOCOL_ERROR);
         }
         self.socket.set_max_message(limits::MAX_FRAME, limits::MAX_FRAME);
@@ -502,17 +504,11 @@ fn as_validation(problem: Problem) -> Problem {
 /// Reads the envelope of a frame. `invalid_frame`: no JSON object; `validation_failed`: one with wrong members.
 fn read_frame(text: &[u8]) -> Result<RawFrame<'_>, Problem> {
     let invalid = || Problem::new(ErrorCode::InvalidFrame, "a frame is one JSON object");
-    if !json::depth_within(text, limits::MAX_JSON_DEPTH) {
+    // serde would take an array as well.
+    if !text.trim_ascii_start().starts_with(b"{") {
         return Err(invalid());
     }
-    serde_json::from_slice::<RawFrame<'_>>(text).map_err(|_| {
-        let is_object = text.trim_ascii_start().starts_with(b"{");
-        if is_object && serde_json::from_slice::<IgnoredAny>(text).is_ok() {
-            Problem::field("/t", "missing_or_wrong_type")
-        } else {
-            invalid()
-        }
-    })
+    json::read(text).map_err(|problem| if problem.code == ErrorCode::InvalidFrame { invalid() } else { problem })
 }
 
 const fn close_reason(code: u16) -> &'static str {

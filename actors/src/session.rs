@@ -30,8 +30,8 @@ mod marks;
 mod messages;
 
 pub use messages::{
-    AccountMoved, Ack, Attach, Deliver, Delivery, Detach, Drain, End, Ephemeral, MarkedElsewhere, ReadAgain,
-    ReceiptsMoved, SetActivity, StockIsLow,
+    AccountMoved, Ack, Attach, Deliver, Delivery, Detach, Drain, End, Ephemeral, MarkedElsewhere, PresenceWanted,
+    ReadAgain, ReceiptsMoved, SetActivity, StockIsLow,
 };
 
 use attached::{Attached, number, take_account, take_marks, take_messages, take_receipts};
@@ -139,7 +139,7 @@ impl Session {
             device.emit(Item::State, |n| render::event(n, &event));
         }
         self.pump(index, ctx);
-        self.presence(ctx);
+        self.presence(true, ctx);
     }
 
     /// Sends as much as the window allows; starts the next read when something waits.
@@ -329,43 +329,45 @@ impl Session {
             let node = self.node.clone();
             tokio::task::spawn_local(async move { node.raise(marks).await });
         }
-        self.presence(ctx);
+        self.presence(false, ctx);
         if self.devices.is_empty() {
             self.node.sessions().remove(&self.user, &ctx.address());
             ctx.stop();
         }
     }
 
-    /// Tells the other side of direct conversations when the user comes or goes.
-    fn presence(&mut self, ctx: &mut Context<Self>) {
+    /// Tells the other side of direct conversations when the user comes or goes; a device that has just arrived
+    /// hears who is there.
+    fn presence(&mut self, arrived: bool, ctx: &mut Context<Self>) {
         let online = self.devices.iter().any(|device| device.joined && device.activity == Activity::Active);
-        if online == self.online {
+        let changed = online != self.online;
+        if !changed && !arrived {
             return;
         }
         self.online = online;
-        let (node, user) = (self.node.clone(), self.user);
-        let own = ctx.address();
+        let (node, user, own) = (self.node.clone(), self.user, ctx.address());
+        let news = changed.then(|| presence_of(user, online));
         tokio::task::spawn_local(async move {
             let Ok(peers) = node.store().presence_peers(user).await else {
                 return;
             };
-            let state = if online { Availability::Online } else { Availability::Offline };
-            let last_seen_at = (!online).then(Timestamp::now);
-            let text = |user_id, state, last_seen_at| {
-                Bytes::from(Frame::new("presence", Presence { user_id, state, last_seen_at }).to_text())
-            };
-            for peer in peers {
-                if let Some(session) = node.sessions().get(&peer) {
-                    let told = Ephemeral { text: text(user, state, last_seen_at), except: None };
-                    let _ = tell(&session, told);
-                    if online {
-                        let there = Ephemeral { text: text(peer, Availability::Online, None), except: None };
-                        let _ = tell(&own, there);
-                    }
+            for session in peers.iter().filter_map(|peer| node.sessions().get(peer)) {
+                // Dropped under pressure, like everything that is not stored.
+                if let Some(text) = &news {
+                    let _ = tell(&session, Ephemeral { text: text.clone(), except: None });
+                }
+                if arrived {
+                    let _ = tell(&session, PresenceWanted(own.clone()));
                 }
             }
         });
     }
+}
+
+fn presence_of(user_id: UserId, online: bool) -> Bytes {
+    let state = if online { Availability::Online } else { Availability::Offline };
+    let last_seen_at = (!online).then(Timestamp::now);
+    Bytes::from(Frame::new("presence", Presence { user_id, state, last_seen_at }).to_text())
 }
 
 impl Actor for Session {
@@ -631,7 +633,18 @@ impl Handler<SetActivity> for Session {
         {
             device.activity = set.activity;
         }
-        self.presence(ctx);
+        self.presence(false, ctx);
+    }
+}
+
+impl Handler<PresenceWanted> for Session {
+    type Result = ();
+
+    fn handle(&mut self, wanted: PresenceWanted, _: &mut Self::Context) {
+        if self.online {
+            let text = presence_of(self.user, true);
+            let _ = tell(&wanted.0, Ephemeral { text, except: None });
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a session is told, and by whom.
 
+use super::Session;
 use crate::device::Device;
 use actix::{Addr, Message};
 use bytes::Bytes;
@@ -132,6 +133,11 @@ pub struct SetActivity {
     /// What it says.
     pub activity: Activity,
 }
+
+/// Another user's device has come and wants to hear whether this one is there.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct PresenceWanted(pub Addr<Session>);
 
 /// The node drains: all sockets are sent elsewhere.
 #[derive(Debug, Clone, Message)]
