@@ -7,8 +7,12 @@ _list:
 test *ARGS:
     ./scripts/test {{ARGS}}
 
+# the server killed N times under load on each database: nothing may be lost, doubled, left out or reordered
+campaign N="200":
+    SOTTO_TEST_KILLS={{N}} ./scripts/test -p sotto --test suite -- campaign:: --nocapture --test-threads=1
+
 # all tests N times over, ending at the first failure: what is right once must be right always
-campaign N="10":
+again N="10":
     for round in $(seq {{N}}); do echo "round $round of {{N}}"; ./scripts/test || exit 1; done
 
 # format, clippy, licences, tests: what must be green before a commit

@@ -13,6 +13,7 @@
 )]
 
 mod auth;
+mod campaign;
 mod config;
 mod http;
 mod identity;
