@@ -15,6 +15,7 @@
 mod auth;
 mod campaign;
 mod config;
+mod demo;
 mod http;
 mod identity;
 mod keys;

@@ -13,9 +13,9 @@ pub async fn serve(config: Config) -> Result<(), CliError> {
     crate::boot::serve(config).await.map_err(|error| CliError::failed(error.to_string()))
 }
 
-/// Shows the server at work. To be `crate::demo::run(keep)`.
-pub async fn demo(_keep: bool) -> Result<(), CliError> {
-    Err(missing("demo"))
+/// Shows the server at work.
+pub async fn demo(keep: bool) -> Result<(), CliError> {
+    crate::demo::run(keep).await.map_err(|error| CliError::failed(error.to_string()))
 }
 
 /// Makes users, with a bar on a terminal and a line at the end.
@@ -39,8 +39,4 @@ pub async fn seed(config: Config, seed: Seed) -> Result<(), CliError> {
 /// The OpenAPI document. To be `crate::http::openapi::document()`.
 pub fn openapi() -> Result<String, CliError> {
     Ok(crate::http::openapi::document())
-}
-
-fn missing(command: &str) -> CliError {
-    CliError::failed(format!("`sotto {command}` is not in this version yet"))
 }
