@@ -248,6 +248,12 @@ impl Wake {
     }
 }
 
+/// What all devices of a user have acknowledged of his account log is forgotten.
+pub(crate) const FORGET_ACCOUNT_EVENTS: &str = "DELETE FROM account_events \
+    WHERE user_id = (SELECT user_id FROM devices WHERE id = $1) AND seq <= \
+      (SELECT MIN(all_devices.account_seen) FROM devices one \
+       JOIN devices all_devices ON all_devices.user_id = one.user_id WHERE one.id = $1)";
+
 /// A conversation's head as it was read under its lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -421,5 +427,224 @@ pub(crate) fn wake(plan: &Plan, marks: &MarkPlan) -> Wake {
     Wake {
         conversations: conversations.into_iter().map(|(id, (seq, receipts))| (id, seq, receipts)).collect(),
         users: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn conversation(number: u8) -> ConversationId {
+        ConversationId(uuid::Uuid::from_u128(u128::from(number) + 1))
+    }
+
+    fn user(number: u8) -> UserId {
+        UserId(uuid::Uuid::from_u128(u128::from(number) + 100))
+    }
+
+    fn device(number: u8) -> DeviceId {
+        DeviceId(uuid::Uuid::from_u128(u128::from(number) + 200))
+    }
+
+    /// One message of a batch: small numbers, so that ids, conversations and versions collide.
+    fn append() -> impl Strategy<Value = Append> {
+        let versions = prop::option::of(0_i64..2);
+        (0_u8..4, 0_u128..12, 0_u8..3, 0_i64..2, versions).prop_map(|(to, id, from, membership, devices)| Append {
+            conversation_id: conversation(to),
+            message_id: MessageId(uuid::Uuid::from_u128(id)),
+            sender: Sender { user_id: user(from), device_id: device(from) },
+            kind: Kind::Text,
+            ciphertext: None,
+            envelopes: None,
+            reply_to: None,
+            client_seq: None,
+            expires_in: None,
+            membership_version: membership,
+            device_versions: devices,
+            first_of_sender: false,
+        })
+    }
+
+    /// Conversation 3 does not exist; the others are locked by us or not, with versions of their own.
+    fn heads() -> impl Strategy<Value = HashMap<ConversationId, Head>> {
+        let head = (any::<bool>(), 0_i64..50, 0_i64..2, 0_i64..2);
+        prop::array::uniform3(head).prop_map(|heads| {
+            let all = (0_u8..).zip(heads).map(|(number, (locked, last_seq, membership_version, device_versions))| {
+                (conversation(number), Head { locked, last_seq, membership_version, device_versions })
+            });
+            all.collect()
+        })
+    }
+
+    proptest! {
+        /// Whatever is dropped from a batch, what is stored is numbered without a hole from the head on, in the order
+        /// of its arrival; an id is stored at most once and always answered alike.
+        #[test]
+        fn numbers_have_no_holes(
+            appends in prop::collection::vec(append(), 0..40),
+            heads in heads(),
+            earlier in prop::collection::hash_map((0_u8..3, 0_u128..12), prop::option::of(0_u8..3), 0..8),
+        ) {
+            let now = Timestamp::from_millis(7);
+            let known: HashMap<_, _> = (1_i64..).zip(earlier).map(|(seq, ((to, id), sender))| {
+                let name = (conversation(to), MessageId(uuid::Uuid::from_u128(id)));
+                (name, Known { seq, sender: sender.map(user), at: Timestamp::from_millis(seq) })
+            }).collect();
+            let plan = plan(&appends, &heads, known.clone(), now);
+            prop_assert_eq!(plan.appended.len(), appends.len());
+            let mut next: HashMap<ConversationId, Seq> = HashMap::new();
+            let mut stored: HashMap<(ConversationId, MessageId), (UserId, Seq)> = HashMap::new();
+            let mut rows = plan.rows.iter();
+            for (index, (append, appended)) in appends.iter().zip(&plan.appended).enumerate() {
+                let id = append.conversation_id;
+                let name = (id, append.message_id);
+                let from = append.sender.user_id;
+                let is_current = |head: &Head| {
+                    head.membership_version == append.membership_version
+                        && append.device_versions.is_none_or(|checked| checked == head.device_versions)
+                };
+                let expected = match (known.get(&name), stored.get(&name), heads.get(&id)) {
+                    (Some(known), _, _) if known.sender == Some(from) => {
+                        Appended::Known { seq: known.seq, at: known.at }
+                    }
+                    (None, Some((sender, seq)), _) if *sender == from => Appended::Known { seq: *seq, at: now },
+                    (Some(_), _, _) | (None, Some(_), _) => Appended::Conflict,
+                    (None, None, None) => Appended::Missing,
+                    (None, None, Some(head)) if !head.locked => Appended::Locked,
+                    (None, None, Some(head)) if !is_current(head) => Appended::Stale,
+                    (None, None, Some(head)) => {
+                        let seq = next.entry(id).or_insert(head.last_seq);
+                        *seq += 1;
+                        stored.insert(name, (from, *seq));
+                        prop_assert_eq!(rows.next(), Some(&(index, *seq)));
+                        Appended::Stored { seq: *seq, at: now }
+                    }
+                };
+                prop_assert_eq!(*appended, expected, "{:?}", append);
+            }
+            prop_assert_eq!(rows.next(), None);
+            prop_assert_eq!(plan.heads, next.into_iter().collect::<BTreeMap<_, _>>());
+        }
+
+        /// Marks come in whatever order and batches, late and early, known and new: they only grow, each raise has a
+        /// version of its own above all before it, and the raised ranges of a mark do not overlap and leave nothing
+        /// out but what was only passed over.
+        #[test]
+        fn marks_only_grow_and_ranges_tile(
+            batches in prop::collection::vec(
+                prop::collection::vec((0_u8..3, 0_u8..3, 0_i64..40, 0_i64..9, any::<bool>(), any::<bool>()), 0..12),
+                1..12,
+            ),
+        ) {
+            // Conversation 2 was removed meanwhile: it has no row for its versions.
+            let mut versions = HashMap::from([(conversation(0), 5), (conversation(1), 0)]);
+            let mut highest = versions.clone();
+            let mut delivered: HashMap<(ConversationId, DeviceId), Mark> = HashMap::new();
+            let mut reads: HashMap<(ConversationId, UserId), (DeviceId, Mark)> = HashMap::new();
+            let mut model: HashMap<(ConversationId, DeviceId), Seq> = HashMap::new();
+            // Where the ranges of a mark have come to.
+            let mut ends: HashMap<(ConversationId, UserId, Option<DeviceId>), Seq> = HashMap::new();
+            for marks in batches {
+                let mut batch = Batch::default();
+                let mut expected = Vec::new();
+                for (to, who, up_to, receipts_seen, told, is_read) in marks {
+                    let (conversation_id, user_id, device_id) = (conversation(to), user(who), device(who));
+                    if is_read {
+                        batch.reads.push(ReadMark { conversation_id, user_id, device_id, up_to });
+                        continue;
+                    }
+                    let mark = model.entry((conversation_id, device_id)).or_default();
+                    if up_to > *mark && (to < 2 || !told) {
+                        if told {
+                            expected.push((conversation_id, device_id, *mark, up_to));
+                        }
+                        *mark = up_to;
+                    }
+                    let mark =
+                        DeliveredMark { conversation_id, user_id, device_id, after: 0, up_to, receipts_seen, told };
+                    batch.delivered.push(mark);
+                }
+                let plan = plan_marks(&batch, &versions, &delivered, &reads, Timestamp::from_millis(1));
+                for raised in &plan.raised {
+                    let id = raised.conversation_id;
+                    prop_assert!(raised.version > highest[&id], "versions grow: {:?}", raised);
+                    highest.insert(id, raised.version);
+                    prop_assert!(raised.up_to > raised.after);
+                    let end = ends.entry((id, raised.user_id, raised.device_id)).or_default();
+                    if raised.device_id.is_none() {
+                        prop_assert_eq!(raised.after, *end, "a read mark passes nothing over");
+                    } else {
+                        prop_assert!(raised.after >= *end, "no number is told twice: {:?} after {}", raised, end);
+                    }
+                    *end = raised.up_to;
+                }
+                let told = plan.raised.iter().filter_map(|raised| {
+                    Some((raised.conversation_id, raised.device_id?, raised.after, raised.up_to))
+                });
+                prop_assert_eq!(told.collect::<Vec<_>>(), expected, "ranges begin where the mark stood");
+                for (id, version) in &plan.versions {
+                    prop_assert_eq!(*version, highest[id], "what is stored is the version of the last raise");
+                    versions.insert(*id, *version);
+                }
+                for (key, (_, mark)) in plan.delivered {
+                    let before = delivered.insert(key, mark).unwrap_or_default();
+                    prop_assert!(mark.up_to >= before.up_to && mark.receipts_seen >= before.receipts_seen);
+                    prop_assert!(mark.version >= before.version);
+                    prop_assert_eq!(mark.up_to, model[&key], "the highest counts");
+                }
+                for (key, (by, mark)) in plan.reads {
+                    let before = reads.insert(key, (by, mark)).map_or(Mark::default(), |(_, before)| before);
+                    prop_assert!(mark.up_to >= before.up_to && mark.version >= before.version);
+                    prop_assert_eq!(ends[&(key.0, key.1, None)], mark.up_to, "each raise of a read mark is told");
+                }
+            }
+        }
+
+        /// The stored form of a wake comes back, and what was cut short is none.
+        #[test]
+        fn wakes_come_back(
+            conversations in prop::collection::vec((any::<u128>(), any::<i64>(), any::<i64>()), 0..20),
+            users in prop::collection::vec((any::<u128>(), any::<i64>()), 0..20),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let id = uuid::Uuid::from_u128;
+            let wake = Wake {
+                conversations: conversations.into_iter().map(|(bits, seq, read)| (id(bits).into(), seq, read)).collect(),
+                users: users.into_iter().map(|(bits, seq)| (id(bits).into(), seq)).collect(),
+            };
+            let bytes = wake.to_bytes();
+            prop_assert_eq!(Wake::from_bytes(&bytes[..cut.index(bytes.len())]), None);
+            prop_assert_eq!(Wake::from_bytes(&bytes), Some(wake));
+        }
+
+        #[test]
+        fn any_bytes_are_a_wake_or_none(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(wake) = Wake::from_bytes(&bytes) {
+                prop_assert!(bytes.starts_with(&wake.to_bytes()), "what was read is what stands there");
+            }
+        }
+
+        /// A transaction wakes everything that it moved, each conversation once.
+        #[test]
+        fn a_wake_names_what_moved(
+            heads in prop::collection::btree_map(0_u8..9, 1_i64..99, 0..6),
+            versions in prop::collection::btree_map(0_u8..9, 1_i64..99, 0..6),
+        ) {
+            let named = |numbers: &BTreeMap<u8, i64>| {
+                numbers.iter().map(|(id, number)| (conversation(*id), *number)).collect()
+            };
+            let plan = Plan { heads: named(&heads), ..Plan::default() };
+            let marks = MarkPlan { versions: named(&versions), ..MarkPlan::default() };
+            let wake = wake(&plan, &marks);
+            let ids: BTreeSet<u8> = heads.keys().chain(versions.keys()).copied().collect();
+            let number = |of: &BTreeMap<u8, i64>, id: u8| of.get(&id).copied().unwrap_or(0);
+            let expected: Vec<_> =
+                ids.into_iter().map(|id| (conversation(id), number(&heads, id), number(&versions, id))).collect();
+            prop_assert_eq!(wake.conversations, expected);
+            prop_assert!(wake.users.is_empty());
+        }
     }
 }

@@ -61,8 +61,10 @@ pub(crate) fn find(packed: &[u8], device: DeviceId) -> Option<(u8, &[u8])> {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use sotto_protocol::UserId;
 
     #[test]
@@ -83,5 +85,47 @@ mod tests {
         }
         assert_eq!(packed.find(DeviceId::random()), None);
         assert_eq!(PackedEnvelopes(vec![0, 9, 1]).find(DeviceId::random()), None);
+    }
+
+    proptest! {
+        /// Whoever has an envelope finds exactly its own, whatever the order and the sizes; nobody else finds any. A
+        /// value that was cut short gives a whole envelope or none.
+        #[test]
+        fn envelopes_come_back(
+            entries in prop::collection::btree_map(any::<u128>(), (any::<u8>(), prop::collection::vec(any::<u8>(), 0..300)), 0..30),
+            stranger in any::<u128>(),
+            turn in any::<prop::sample::Index>(),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let device = |bits: u128| DeviceId(uuid::Uuid::from_u128(bits));
+            let mut envelopes: Vec<Envelope> = entries.iter().map(|(bits, (kind, ciphertext))| Envelope {
+                user_id: UserId::random(),
+                device_id: device(*bits),
+                registration_id: None,
+                kind: *kind,
+                ciphertext: ciphertext.clone().into(),
+            }).collect();
+            let packed = PackedEnvelopes::pack(&envelopes);
+            if !envelopes.is_empty() {
+                let turn = turn.index(envelopes.len());
+                envelopes.rotate_left(turn);
+                prop_assert_eq!(&PackedEnvelopes::pack(&envelopes), &packed, "the order of the envelopes does not count");
+            }
+            let part = PackedEnvelopes(packed.0[..cut.index(packed.0.len())].to_vec());
+            for (bits, (kind, ciphertext)) in &entries {
+                let own = Some((*kind, &ciphertext[..]));
+                prop_assert_eq!(packed.find(device(*bits)), own);
+                let found = part.find(device(*bits));
+                prop_assert!(found.is_none() || found == own);
+            }
+            if !entries.contains_key(&stranger) {
+                prop_assert_eq!(packed.find(device(stranger)), None);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..200), device in any::<u128>()) {
+            let _ = PackedEnvelopes(bytes).find(DeviceId(uuid::Uuid::from_u128(device)));
+        }
     }
 }
