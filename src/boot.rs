@@ -54,6 +54,9 @@ pub enum BootError {
     /// Text messages cannot be sent.
     #[error(transparent)]
     Sms(#[from] SmsError),
+    /// An actor died that the node cannot live without; the log says how.
+    #[error("the actor {0} has died; start the node again and report what the log says of it")]
+    Died(&'static str),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {error}")]
     Listen {
@@ -93,13 +96,16 @@ pub async fn serve(config: Config) -> Result<(), BootError> {
     signals.map_err(|error| BootError::Files { what: "cannot listen for signals".to_owned(), error })?;
     let running = start(&config).await?;
     announce(running.address);
-    shutdown.triggered().await;
+    let dead = tokio::select! {
+        () = shutdown.triggered() => None,
+        what = running.node.failed() => Some(what),
+    };
     tracing::info!("draining");
     tokio::select! {
         () = running.stop() => {}
         () = shutdown.forced() => tracing::warn!("a second signal: stopping at once"),
     }
-    Ok(())
+    dead.map_or(Ok(()), |what| Err(BootError::Died(what)))
 }
 
 /// The one line on standard output that tools wait for.
@@ -129,11 +135,7 @@ pub async fn start(config: &Config) -> Result<Running, BootError> {
 ///
 /// # Errors
 /// Whatever is missing or wrong, in words.
-pub async fn start_on(
-    config: &Config,
-    main: TcpListener,
-    admin: Option<TcpListener>,
-) -> Result<Running, BootError> {
+pub async fn start_on(config: &Config, main: TcpListener, admin: Option<TcpListener>) -> Result<Running, BootError> {
     let keys = Arc::new(SecretKeys::open(&config.secret_key_file())?);
     let store = open_store(config).await?;
     let fingerprint = keys.fingerprint();
@@ -199,8 +201,8 @@ impl Running {
         };
         let (services, config) = (services.clone(), Arc::new(config.clone()));
         let make = move || app(&services, &config, door);
-        let (server, handle) = listen(vec![listener], &settings, make, upgrades)
-            .map_err(|error| BootError::Listen { address, error })?;
+        let (server, handle) =
+            listen(vec![listener], &settings, make, upgrades).map_err(|error| BootError::Listen { address, error })?;
         self.servers.push(actix_rt::spawn(server));
         self.handles.push(handle);
         Ok(())

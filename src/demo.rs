@@ -17,7 +17,7 @@ mod talk;
 mod world;
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 pub use self::error::DemoError;
@@ -37,7 +37,10 @@ pub async fn run(keep: bool) -> Result<(), DemoError> {
     let began = Instant::now();
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals().map_err(|error| DemoError::files("cannot listen for signals", error))?;
-    let mut story = Story::new(Box::new(io::stdout()), began);
+    let plain = crate::config::environment().iter().any(|(name, value)| name == "NO_COLOR" && !value.is_empty());
+    let out = io::stdout();
+    let coloured = out.is_terminal() && !plain;
+    let mut story = Story::new(Box::new(out), coloured, began);
     let folder = tempfile::Builder::new().prefix("sotto-demo-").tempdir();
     let mut folder = folder.map_err(|error| DemoError::files("cannot make a temporary folder", error))?;
     let told = tokio::select! {

@@ -38,12 +38,20 @@ pub fn install(log: &Log) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-/// Reads a level or a filter directive such as `info,sotto_actors=debug`.
+/// It writes an ERROR for every request head that it cannot read: strangers could fill the log with them.
+const STRANGERS: &str = "actix_http::h1::dispatcher";
+
+/// Reads a level or a filter directive such as `info,sotto_actors=debug`. What strangers can cause at will is left out
+/// unless the directive names it.
 ///
 /// # Errors
 /// When it is neither.
 pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(level)
+    let filter = EnvFilter::builder().parse(level)?;
+    if level.contains(STRANGERS) {
+        return Ok(filter);
+    }
+    Ok(filter.add_directive(format!("{STRANGERS}=off").parse()?))
 }
 
 #[cfg(test)]
@@ -58,5 +66,12 @@ mod tests {
         for level in ["info,sotto=loudly", "=,="] {
             assert!(filter(level).is_err(), "{level}");
         }
+    }
+
+    #[test]
+    fn strangers_write_no_errors_unless_somebody_wants_to_see_them() {
+        let off = format!("{STRANGERS}=off");
+        assert!(filter("trace").unwrap().to_string().contains(&off));
+        assert!(!filter(&format!("info,{STRANGERS}=debug")).unwrap().to_string().contains(&off));
     }
 }

@@ -10,16 +10,14 @@
 //! read again first; and nothing is accepted by old knowledge, for the Journal compares the versions again
 //! under the lock (rule D8).
 
-use crate::directory::Directory;
 use crate::journal::{Journal, Marks, Raise, Write, Written};
 use crate::mailbox::tell;
 use crate::node::Node;
 use crate::reply::Reply;
-use crate::session::{Deliver, Delivery, Ephemeral, ReceiptsMoved, Session};
+use crate::session::Delivery;
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, StreamHandler, WrapFuture};
 use bytes::Bytes;
 use sotto_protocol::conversation::ConversationType;
-use sotto_protocol::frame::{Frame, Typing};
 use sotto_protocol::message::{OutgoingMessage, Sender, Sent};
 use sotto_protocol::{ConversationId, ErrorCode, MessageId, Problem, Seq, Timestamp, UserId, limits};
 use sotto_schema::append::{Append, Appended, ReadMark};
@@ -30,6 +28,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
+mod fan_out;
 mod messages;
 mod state;
 
@@ -48,6 +47,8 @@ const RECENT: usize = 256;
 const MAX_TRIES: u32 = 3;
 /// A conversation that nobody uses for so long is forgotten.
 const IDLE: Duration = Duration::from_secs(90);
+/// Before a look at the database that failed is repeated, where news wait for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// A send on its way.
 struct Request {
@@ -80,15 +81,22 @@ pub struct Conversation {
     journal: Addr<Journal>,
     state: Option<State>,
     loading: bool,
+    /// What is being read may be older than a change of the members: it is read again.
+    outdated: bool,
     waiting: VecDeque<Request>,
     in_flight: HashMap<u64, Request>,
     in_flight_versions: (i64, i64),
+    /// Whether some of it was checked against the device list.
+    in_flight_listed: bool,
     next_ticket: u64,
     written: Option<mpsc::UnboundedSender<Written>>,
     recent: HashMap<MessageId, (UserId, Seq, Timestamp)>,
     recent_order: VecDeque<MessageId>,
     told_seq: Seq,
+    /// Receipts up to here were told to everybody whom they concern.
     told_receipts: i64,
+    /// A run of receipts told beyond that: what lies between was raised at other nodes, and is the sweep's to tell.
+    receipts_ahead: (i64, i64),
     /// News that came before the members were known.
     wake: Option<Wake>,
     typing: Option<TypingSignal>,
@@ -116,15 +124,18 @@ impl Conversation {
             journal,
             state: None,
             loading: false,
+            outdated: false,
             waiting: VecDeque::new(),
             in_flight: HashMap::new(),
             in_flight_versions: (0, 0),
+            in_flight_listed: false,
             next_ticket: 0,
             written: None,
             recent: HashMap::new(),
             recent_order: VecDeque::new(),
             told_seq: 0,
             told_receipts: 0,
+            receipts_ahead: (0, 0),
             wake: None,
             typing: None,
             reads: Vec::new(),
@@ -180,12 +191,15 @@ impl Conversation {
         let asked = self.waiting.front().map(|request| request.ticket);
         let work = async move {
             let began = Instant::now();
-            let state = store.conversation_state(id).await;
+            let mut state = store.conversation_state(id).await;
             let mut known = None;
-            if let Some(message) = message
-                && let Ok(Some((seq, Some(user), at))) = store.known_message(id, message).await
-            {
-                known = Some((message, user, seq, at));
+            if let Some(message) = message {
+                match store.known_message(id, message).await {
+                    Ok(Some((seq, Some(user), at))) => known = Some((message, user, seq, at)),
+                    Ok(_) => {}
+                    // Without this answer nothing may be refused.
+                    Err(error) => state = Err(error),
+                }
             }
             Look { state, known, asked, began }
         };
@@ -203,11 +217,16 @@ impl Conversation {
         if let Some((message, user, seq, at)) = look.known {
             self.remember(message, user, seq, at);
         }
+        if std::mem::take(&mut self.outdated) && look.state.is_ok() {
+            return self.look(ctx);
+        }
         match look.state {
             Ok(Some(state)) => {
                 // What was told is not raised by what is read: another node's commit that was not swept yet
                 // would then never be told here (rule D1).
-                let fresh = State::of(state, look.began);
+                let mut fresh = State::of(state, look.began);
+                // What was stored while it was read counts, or a limit would be passed.
+                fresh.last_seq = fresh.last_seq.max(self.told_seq);
                 self.state = Some(fresh);
                 if let Some(wake) = self.wake.take() {
                     self.spread_wake(wake);
@@ -232,6 +251,10 @@ impl Conversation {
             }
             Err(error) => {
                 tracing::warn!(%error, conversation = %self.id, "a conversation could not be read");
+                if self.wake.is_some() {
+                    // Nobody brings this news a second time.
+                    ctx.run_later(LOOK_AGAIN, |actor, ctx| actor.look(ctx));
+                }
                 while !self.waiting.is_empty() {
                     self.pop_and_answer(Err(busy()), false);
                 }
@@ -255,7 +278,7 @@ impl Conversation {
     fn judge(&self, state: &State, request: &Request) -> Verdict {
         let user = request.sender.user_id;
         let Some(member) = state.members.get(&user) else {
-            return Verdict::Refuse(if state.former.contains(&user) {
+            return Verdict::Refuse(if state.former.contains_key(&user) {
                 Problem::new(ErrorCode::Forbidden, "you are no longer a member of this conversation")
             } else {
                 Problem::not_found()
@@ -303,6 +326,10 @@ impl Conversation {
             return request.reply.send(Err(busy()));
         };
         self.in_flight_versions = state.versions();
+        // One that needs no list behind one that does: if that one comes back, this one must too, or it would
+        // pass it by.
+        self.in_flight_listed = device_versions.is_some() || (self.in_flight_listed && !self.in_flight.is_empty());
+        let device_versions = self.in_flight_listed.then_some(state.device_versions);
         let message = &mut request.message;
         let envelopes = message.envelopes.as_ref().map(|envelopes| Bytes::from(PackedEnvelopes::pack(envelopes).0));
         let append = Append {
@@ -349,6 +376,10 @@ impl Conversation {
             }
         }
         self.told_seq = self.told_seq.max(seq);
+        if self.state.is_none() {
+            // Members are being read again: they are told when they are known.
+            return self.keep(Wake { seq, receipts: 0, again: true });
+        }
         let row = row_of(self.id, request.sender, request.message, seq, at);
         self.spread(&Arc::new(Delivery {
             conversation_id: self.id,
@@ -358,81 +389,6 @@ impl Conversation {
         }));
     }
 
-    /// Tells every member with a session here. What a full mailbox refuses, the sweep repairs.
-    fn spread(&self, delivery: &Arc<Delivery>) {
-        let Some(state) = &self.state else {
-            return;
-        };
-        for user in state.members.keys() {
-            if let Some(session) = self.node.sessions().get(user)
-                && tell(&session, Deliver(Arc::clone(delivery))).is_err()
-            {
-                self.node.repair_conversation(self.id);
-            }
-        }
-    }
-
-    fn spread_wake(&mut self, wake: Wake) {
-        if wake.seq > self.told_seq || (wake.again && wake.seq > 0) {
-            self.told_seq = self.told_seq.max(wake.seq);
-            if let Some(state) = &mut self.state {
-                state.last_seq = state.last_seq.max(wake.seq);
-            }
-            self.spread(&Arc::new(Delivery {
-                conversation_id: self.id,
-                seq: self.told_seq,
-                row: None,
-                shared_text: OnceLock::new(),
-            }));
-        }
-        if wake.receipts > self.told_receipts || (wake.again && wake.receipts > 0) {
-            self.spread_receipts(wake.receipts, None);
-        }
-    }
-
-    /// Tells that receipts wait: to everybody, or to some.
-    fn spread_receipts(&mut self, version: i64, only: Option<&HashSet<UserId>>) {
-        self.told_receipts = self.told_receipts.max(version);
-        let Some(state) = &self.state else {
-            return;
-        };
-        let sessions: &Directory<UserId, Session> = self.node.sessions();
-        let concerned = state.members.keys().filter(|user| only.is_none_or(|some| some.contains(user)));
-        for user in concerned {
-            let moved = ReceiptsMoved { conversation_id: self.id, version };
-            if let Some(session) = sessions.get(user)
-                && tell(&session, moved).is_err()
-            {
-                self.node.repair_conversation(self.id);
-            }
-        }
-    }
-
-    fn spread_typing(&self, signal: TypingSignal) {
-        let Some(state) = &self.state else {
-            return;
-        };
-        if !state.members.contains_key(&signal.sender.user_id) {
-            return;
-        }
-        let frame = Frame::new(
-            "typing",
-            Typing {
-                conversation_id: self.id,
-                state: signal.state,
-                user_id: Some(signal.sender.user_id),
-                device_id: Some(signal.sender.device_id),
-            },
-        );
-        let text = Bytes::from(frame.to_text());
-        for user in state.members.keys() {
-            if let Some(session) = self.node.sessions().get(user) {
-                // Dropped under pressure: nobody misses it for long.
-                let _ = tell(&session, Ephemeral { text: text.clone(), except: Some(signal.sender.device_id) });
-            }
-        }
-    }
-
     fn read(&mut self, pending: PendingRead, ctx: &mut Context<Self>) {
         let Some(state) = &self.state else {
             self.reads.push(pending);
@@ -440,7 +396,7 @@ impl Conversation {
         };
         let read = &pending.read;
         let refusal = if !state.members.contains_key(&read.user) {
-            Some(if state.former.contains(&read.user) {
+            Some(if state.former.contains_key(&read.user) {
                 Problem::new(ErrorCode::Forbidden, "you are no longer a member of this conversation")
             } else {
                 Problem::not_found()
@@ -584,6 +540,9 @@ impl StreamHandler<Written> for Conversation {
             Some(Appended::Stale) => self.again(request),
             Some(Appended::Locked) | None => request.reply.send(Err(busy())),
         }
+        if self.state.is_none() && self.wake.is_some() {
+            self.look(ctx);
+        }
         self.advance(ctx);
     }
 }
@@ -595,11 +554,7 @@ impl Handler<Wake> for Conversation {
         if self.state.is_some() {
             return self.spread_wake(wake);
         }
-        let known = self.wake.get_or_insert(wake);
-        known.seq = known.seq.max(wake.seq);
-        known.receipts = known.receipts.max(wake.receipts);
-        // Members are not known yet, so nothing of this has been told.
-        known.again = true;
+        self.keep(wake);
         self.look(ctx);
     }
 }
@@ -614,6 +569,7 @@ impl Handler<MarksRaised> for Conversation {
             return Handler::<Wake>::handle(self, Wake { seq: 0, receipts, again: true }, ctx);
         };
         let large = state.members.len() > limits::MAX_MEMBERS_WITH_RECEIPTS;
+        let first = message.0.iter().map(|raised| raised.version).min().unwrap_or(0);
         let mut version = 0;
         let mut told = HashSet::new();
         for raised in &message.0 {
@@ -629,6 +585,13 @@ impl Handler<MarksRaised> for Conversation {
             }
         }
         self.spread_receipts(version, Some(&told));
+        if first <= self.told_receipts + 1 {
+            self.told_receipts = self.told_receipts.max(version);
+        } else if first == self.receipts_ahead.1 + 1 {
+            self.receipts_ahead.1 = version;
+        } else {
+            self.receipts_ahead = (first, version);
+        }
     }
 }
 
@@ -639,6 +602,7 @@ impl Handler<MembersMoved> for Conversation {
         self.used = Instant::now();
         // Who is a member must be read before anybody is told.
         self.state = None;
+        self.outdated = self.loading;
         let wake = Wake { seq: moved.seq, receipts: 0, again: true };
         Handler::<Wake>::handle(self, wake, ctx);
     }

@@ -84,8 +84,10 @@ pub struct Device {
     /// Made with the first request.
     answers: Option<mpsc::UnboundedSender<Answer>>,
     unanswered: usize,
+    /// Bytes of the requests that are not answered.
+    unanswered_bytes: usize,
     ids: HashSet<u64>,
-    sends: VecDeque<(Option<u64>, OutgoingMessage)>,
+    sends: VecDeque<(Option<u64>, OutgoingMessage, usize)>,
     sending: bool,
     unheard_ack: Option<u64>,
     heard: Instant,
@@ -121,6 +123,7 @@ impl Device {
             session: None,
             answers: None,
             unanswered: 0,
+            unanswered_bytes: 0,
             ids: HashSet::new(),
             sends: VecDeque::new(),
             sending: false,
@@ -193,6 +196,8 @@ impl Device {
             return self.fail(frame.id, Problem::field("/attempt", "out_of_range"), close::PROTOCOL_ERROR);
         }
         self.socket.set_max_message(limits::MAX_FRAME, limits::MAX_FRAME);
+        let client = hello.client.as_deref().unwrap_or_default();
+        tracing::debug!(connection = %self.connection, client = client.get(..64).unwrap_or(client), "hello");
         self.phase = Phase::Entering { re: frame.id };
         let node = self.node.clone();
         let re = frame.id;
@@ -327,8 +332,9 @@ impl Device {
     }
 
     /// Notes a request that will be answered later.
-    fn begin(&mut self, re: Option<u64>, ctx: &mut Context<Self>) -> mpsc::UnboundedSender<Answer> {
+    fn begin(&mut self, re: Option<u64>, bytes: usize, ctx: &mut Context<Self>) -> mpsc::UnboundedSender<Answer> {
         self.unanswered += 1;
+        self.unanswered_bytes += bytes;
         self.ids.extend(re);
         if let Some(answers) = &self.answers {
             return answers.clone();
@@ -352,12 +358,13 @@ impl Device {
         if let Err(problem) = message.check(caller.device_id) {
             return self.refuse(frame.id, problem);
         }
-        let answers = self.begin(frame.id, ctx);
+        let bytes = frame.data().len();
+        let answers = self.begin(frame.id, bytes, ctx);
         if self.node.limits().enabled() {
-            self.sends.push_back((frame.id, message));
+            self.sends.push_back((frame.id, message, bytes));
             self.next_send(ctx);
         } else {
-            self.hand_over(frame.id, message, None, answers);
+            self.hand_over(frame.id, message, bytes, None, answers);
         }
     }
 
@@ -374,9 +381,9 @@ impl Device {
         let work = async move { node.limits().message(caller.user_id).await };
         ctx.spawn(work.into_actor(self).map(|decision, device, ctx| {
             device.sending = false;
-            if let (Some((re, message)), Some(answers)) = (device.sends.pop_front(), device.answers.clone()) {
+            if let (Some((re, message, bytes)), Some(answers)) = (device.sends.pop_front(), device.answers.clone()) {
                 let limited = (!decision.allowed).then_some(decision.retry_after_ms);
-                device.hand_over(re, message, limited, answers);
+                device.hand_over(re, message, bytes, limited, answers);
             }
             device.next_send(ctx);
         }));
@@ -386,6 +393,7 @@ impl Device {
         &mut self,
         re: Option<u64>,
         message: OutgoingMessage,
+        bytes: usize,
         limited: Option<u64>,
         answers: mpsc::UnboundedSender<Answer>,
     ) {
@@ -394,11 +402,11 @@ impl Device {
         };
         let id = message.conversation_id;
         let sender = Sender { user_id: caller.user_id, device_id: caller.device_id };
-        let reply = Reply::Queue { answers: answers.clone(), re };
+        let reply = Reply::Queue { answers: answers.clone(), re, bytes };
         if self.node.tell_conversation(id, Send { sender, message, limited, reply }).is_err() {
             let problem = Problem::unavailable("the conversation has too much to do; send again");
             // The stream of answers lives as long as this actor.
-            let _ = answers.send(Answer { re, result: Err(problem) });
+            let _ = answers.send(Answer { re, bytes, result: Err(problem) });
         }
     }
 
@@ -406,11 +414,11 @@ impl Device {
         let Some(caller) = self.caller else {
             return;
         };
-        let answers = self.begin(re, ctx);
+        let answers = self.begin(re, 0, ctx);
         let node = self.node.clone();
         actix_rt::spawn(async move {
             let result = node.mark_read(caller.user_id, caller.device_id, mark.conversation_id, mark.up_to).await;
-            let _ = answers.send(Answer { re, result: result.map(|()| AnswerBody::Done) });
+            let _ = answers.send(Answer { re, bytes: 0, result: result.map(|()| AnswerBody::Done) });
         });
     }
 
@@ -463,8 +471,10 @@ impl Device {
 
     fn auth(&mut self, re: Option<u64>, auth: Auth, ctx: &mut Context<Self>) {
         let node = self.node.clone();
+        self.unanswered += 1;
         let work = async move { node.identity().authenticate(&auth.token).await };
         ctx.spawn(work.into_actor(self).map(move |caller, device, ctx| {
+            device.unanswered = device.unanswered.saturating_sub(1);
             let known = device.caller.map(|known| known.device_id);
             match caller {
                 Ok(caller) if Some(caller.device_id) == known => {
@@ -584,6 +594,7 @@ impl SocketOwner for Device {
         // What comes between hello and welcome waits its turn.
         !matches!(self.phase, Phase::Entering { .. })
             && self.unanswered < limits::MAX_UNANSWERED
+            && self.unanswered_bytes < HIGH_WATER
             && self.socket.queued_bytes() < HIGH_WATER
     }
 
@@ -657,6 +668,7 @@ impl Handler<Joined> for Device {
 impl StreamHandler<Answer> for Device {
     fn handle(&mut self, answer: Answer, _: &mut Self::Context) {
         self.unanswered = self.unanswered.saturating_sub(1);
+        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(answer.bytes);
         if let Some(id) = answer.re {
             self.ids.remove(&id);
         }

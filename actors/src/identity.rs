@@ -26,6 +26,9 @@ pub trait Identity: Send + Sync + 'static {
     /// `unauthenticated`, or `unavailable` when the database cannot say.
     fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, Problem>>;
 
+    /// Whether a token family still stands; `true` when that cannot be said now, for the token was valid.
+    fn is_live(&self, family: Uuid) -> BoxFuture<'_, bool>;
+
     /// Which of a device's stocks of keys run low; empty when that cannot be said now.
     fn keys_low(&self, device: DeviceId) -> BoxFuture<'_, Vec<KeysLow>>;
 }

@@ -3,12 +3,13 @@
 //! *Owns:* two writing connections and the batch of each: the main one, and a side one for conversations
 //! that another transaction holds, so that nobody else waits in a convoy behind them.
 //! *When full:* its mailbox refuses; what waits longer than 5 s is answered "unavailable" and not written.
-//! *On death:* what it held is unanswered; clients repeat, and ids make that safe.
+//! *On death:* the node ends in order; what it held is unanswered, clients repeat, and ids make that safe.
 //!
 //! There is no timer for messages: a lone one is written at once, and the batch grows with the load by
 //! itself. Marks alone are written at most every 200 ms.
 
 use crate::node::Node;
+use crate::tree::Vital;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use sotto_protocol::{ConversationId, Timestamp};
 use sotto_schema::append::{AccountMark, Append, Appended, Batch, DeliveredMark, Outcome, Patience, Raised, ReadMark};
@@ -30,6 +31,8 @@ const MAX_MARKS: usize = 2048;
 const MARKS_ALONE: Duration = Duration::from_millis(200);
 /// A message that has waited so long is answered and not written.
 const TOO_OLD: Duration = Duration::from_secs(5);
+/// On the side lane, where the next turn may be half a second away, already after this time.
+const TOO_OLD_ASIDE: Duration = Duration::from_secs(4);
 
 /// What became of a message, told to the conversation that handed it over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +121,8 @@ struct Load {
     batch: Arc<Batch>,
     writes: Vec<Waiting>,
     marks: Vec<Raise>,
+    /// Conversations of the messages that were too old.
+    late: Vec<ConversationId>,
 }
 
 /// A Journal.
@@ -131,6 +136,7 @@ pub struct Journal {
     marks_written: Instant,
     timer_set: bool,
     flushing: Vec<oneshot::Sender<()>>,
+    _life: Vital,
 }
 
 impl Journal {
@@ -145,6 +151,7 @@ impl Journal {
             marks_written: Instant::now(),
             timer_set: false,
             flushing: Vec::new(),
+            _life: node.vital("journal"),
             node,
         }
     }
@@ -181,7 +188,13 @@ impl Journal {
             }
             return;
         }
-        let load = take(lane, side);
+        let mut load = take(lane, side);
+        for conversation in std::mem::take(&mut load.late) {
+            if side {
+                self.leave_side(conversation);
+            }
+        }
+        let lane = if side { &mut self.side } else { &mut self.main };
         if load.batch.is_empty() {
             // Everything was too old, and has been answered: see whether more waits.
             answer_marks(load.marks, false);
@@ -268,11 +281,14 @@ fn take(lane: &mut Lane, side: bool) -> Load {
     let mut bytes = 0;
     let only = lane.writes.front().map(|first| first.write.append.conversation_id);
     let mut rest = VecDeque::new();
+    let mut late = Vec::new();
+    let too_old = if side { TOO_OLD_ASIDE } else { TOO_OLD };
     while let Some(waiting) = lane.writes.pop_front() {
         let append = &waiting.write.append;
-        if waiting.since.elapsed() > TOO_OLD && !side {
-            let late = Written { ticket: waiting.write.ticket, outcome: None };
-            let _ = waiting.write.reply.send(late);
+        if waiting.since.elapsed() > too_old {
+            late.push(append.conversation_id);
+            // As in `finish`: a conversation that died has nobody to tell.
+            let _ = waiting.write.reply.send(Written { ticket: waiting.write.ticket, outcome: None });
             continue;
         }
         if side && Some(append.conversation_id) != only {
@@ -291,7 +307,7 @@ fn take(lane: &mut Lane, side: bool) -> Load {
     lane.writes = rest;
     let marks: Vec<Raise> = lane.marks.drain(..lane.marks.len().min(MAX_MARKS)).collect();
     let batch = Arc::new(batch_of(&writes, &marks));
-    Load { batch, writes, marks }
+    Load { batch, writes, marks, late }
 }
 
 fn batch_of(writes: &[Waiting], marks: &[Raise]) -> Batch {
@@ -349,6 +365,12 @@ async fn write(mut connection: JournalConnection, load: Load, patience: Patience
         Ok(outcome) => done(connection, load, outcome),
         Err(StoreError::Unavailable(reason)) => {
             tracing::warn!(%reason, "a batch could not be written; its outcome is unknown");
+            metrics::counter!("sotto_batches_failed_total").increment(1);
+            failed(connection, load)
+        }
+        Err(StoreError::Busy(reason)) if patience == Patience::Wait => {
+            // One conversation that somebody holds: it had its time, and others wait for theirs.
+            tracing::warn!(%reason, "a conversation is held by another transaction");
             metrics::counter!("sotto_batches_failed_total").increment(1);
             failed(connection, load)
         }

@@ -21,6 +21,7 @@ pub mod socket;
 pub mod socket_driver;
 pub mod sweep;
 pub mod sync;
+pub mod tree;
 pub mod window;
 
 pub use identity::{Caller, Identity};

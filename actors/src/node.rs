@@ -2,7 +2,7 @@
 
 use crate::bus::Bus;
 use crate::bus::local::LocalBus;
-use crate::conversation::{Conversation, MarksRaised, ReadUpTo, Send, Wake as WakeConversation};
+use crate::conversation::{Conversation, MarksRaised, MembersMoved, ReadUpTo, Send, Wake as WakeConversation};
 use crate::directory::Directory;
 use crate::identity::Identity;
 use crate::journal::{Flush, Journal, Marks, Raise};
@@ -13,6 +13,7 @@ use crate::registry::local::LocalRegistry;
 use crate::reply::Reply;
 use crate::session::{AccountMoved, Drain, End, ReadAgain, Session, StockIsLow};
 use crate::sweep::Sweep;
+use crate::tree::{Alarm, Vital};
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
 use sotto_protocol::event::{ConversationChanged, DevicesChanged, Event, KeysLow};
@@ -25,12 +26,15 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use uuid::Uuid;
 
 mod conversations;
 
 use conversations::view;
+
+/// Backlogs that are read at the same time: about as many as there are connections for it.
+const BACKLOGS_AT_ONCE: usize = 8;
 
 /// What a node needs to know besides its store.
 #[derive(Clone, Debug)]
@@ -91,6 +95,7 @@ struct Inner {
     settings: NodeSettings,
     identity: Arc<dyn Identity>,
     limits: Limits,
+    alarm: Arc<Alarm>,
     registry: Registry,
     bus: Bus,
     journals: OnceLock<Vec<Addr<Journal>>>,
@@ -106,6 +111,7 @@ struct Inner {
     swept: AtomicU64,
     connections: AtomicUsize,
     addresses: Mutex<HashMap<IpAddr, usize>>,
+    backlog_turns: Semaphore,
 }
 
 /// A running node. Cheap to clone.
@@ -141,10 +147,13 @@ impl Node {
     /// The database does not answer.
     pub async fn start(store: Store, identity: Arc<dyn Identity>, settings: NodeSettings) -> Result<Self, StoreError> {
         let epoch = store.epoch().await?;
+        let position = store.wakes_position().await?;
+        let alarm = Arc::new(Alarm::default());
         let node = Self(Arc::new(Inner {
             epoch,
             identity,
-            limits: Limits::start(settings.limits),
+            limits: Limits::start(settings.limits, &alarm),
+            alarm,
             registry: Registry::Local(LocalRegistry::default()),
             bus: Bus::Local(LocalBus),
             journals: OnceLock::new(),
@@ -158,6 +167,7 @@ impl Node {
             swept: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
             addresses: Mutex::default(),
+            backlog_turns: Semaphore::new(BACKLOGS_AT_ONCE),
             settings,
             store,
         }));
@@ -165,7 +175,7 @@ impl Node {
         let started = (0..journals).map(|_| Journal::new(node.clone()).start()).collect();
         // Set once: nobody else has the node yet.
         let _ = node.0.journals.set(started);
-        let _ = node.0.sweep.set(Sweep::new(node.clone()).start());
+        let _ = node.0.sweep.set(Sweep::new(node.clone(), position).start());
         Ok(node)
     }
 
@@ -197,6 +207,22 @@ impl Node {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// What a permanent actor of this node holds.
+    pub(crate) fn vital(&self, what: &'static str) -> Vital {
+        Vital::new(what, Arc::clone(&self.0.alarm))
+    }
+
+    /// Waits until an actor dies that the node cannot live without, and names it.
+    pub async fn failed(&self) -> &'static str {
+        self.0.alarm.heard().await
+    }
+
+    /// Waits until this one may read a backlog; others wait behind it, in order.
+    pub(crate) async fn backlog_turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        self.0.backlog_turns.acquire().await.ok()
     }
 
     /// Checks of identity.
@@ -275,6 +301,15 @@ impl Node {
                 let head = repairs.entry(*user).or_default();
                 *head = (*head).max(*seq);
             }
+        }
+    }
+
+    /// Tells a conversation that its members have changed, wherever that was done.
+    pub fn members_moved(&self, id: ConversationId, seq: Seq) {
+        if (self.0.conversations.get(&id).is_some() || !self.0.sessions.is_empty())
+            && self.tell_conversation(id, MembersMoved { seq }).is_err()
+        {
+            self.repair_conversation(id);
         }
     }
 
@@ -602,6 +637,7 @@ impl Node {
     /// Sends all sockets away and flushes the Journals, at most for `patience`.
     pub async fn drain(&self, patience: Duration) {
         self.0.draining.store(true, Ordering::Relaxed);
+        self.0.alarm.disarm();
         let deadline = tokio::time::Instant::now() + patience;
         let sessions = self.0.sessions.all();
         let spread = u64::try_from(sessions.len()).unwrap_or(u64::MAX).min(5000);
@@ -613,7 +649,8 @@ impl Node {
                 tracing::debug!("a session could not be told of the drain");
             }
         }
-        while self.connections() > 0 && tokio::time::Instant::now() < deadline {
+        // Sessions end after their devices' marks have been handed over.
+        while (self.connections() > 0 || !self.0.sessions.is_empty()) && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for journal in self.0.journals.get().into_iter().flatten() {

@@ -2,13 +2,15 @@
 //!
 //! *Owns:* a shard of the keys and their windows.
 //! *When full:* refuses: a flood is what limits are for.
-//! *On death:* restarts empty; at worst a limit counts from anew.
+//! *On death:* the node ends in order; windows count from anew.
 
 use crate::mailbox::{ask, tell};
+use crate::tree::{Alarm, Vital};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use sotto_protocol::UserId;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -94,9 +96,10 @@ struct Count {
 struct Refund(Subject);
 
 /// One shard of the windows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RateLimit {
     windows: HashMap<Subject, Window>,
+    _life: Vital,
 }
 
 #[derive(Debug, Default)]
@@ -182,8 +185,9 @@ pub struct Limits {
 impl Limits {
     /// Starts the shards on the calling arbiter.
     #[must_use]
-    pub fn start(settings: LimitSettings) -> Self {
-        Self { settings, shards: (0..4).map(|_| RateLimit::default().start()).collect(), hasher: RandomState::new() }
+    pub fn start(settings: LimitSettings, alarm: &Arc<Alarm>) -> Self {
+        let shard = || RateLimit { windows: HashMap::new(), _life: Vital::new("rate limit", Arc::clone(alarm)) };
+        Self { settings, shards: (0..4).map(|_| shard().start()).collect(), hasher: RandomState::new() }
     }
 
     /// Whether anything is limited.
@@ -243,6 +247,33 @@ impl Limits {
         {
             // A refund that does not arrive costs the user one message of a minute.
             let _ = tell(shard, Refund(subject));
+        }
+    }
+}
+
+#[cfg(test)]
+mod death {
+    use super::{Actor, Context, Handler, Limits, Message, RateLimit, Subject, UserId, tell};
+
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Panic;
+
+    impl Handler<Panic> for RateLimit {
+        type Result = ();
+
+        #[allow(clippy::panic, reason = "what it is for")]
+        fn handle(&mut self, _: Panic, _: &mut <Self as Actor>::Context) {
+            let _: Option<Context<Self>> = None;
+            panic!("on purpose");
+        }
+    }
+
+    impl Limits {
+        pub(crate) fn panic_for_test(&self, user: UserId) {
+            if let Some(shard) = self.shard(Subject::Messages(user)) {
+                let _ = tell(shard, Panic);
+            }
         }
     }
 }

@@ -58,6 +58,11 @@ pub(crate) fn message_event(message: Message) -> Event {
     Event::NewMessage(message)
 }
 
+/// How many bytes an event has on the wire.
+pub(crate) fn size(event: &Event) -> usize {
+    json(event).len()
+}
+
 /// Our own types always serialize; should one not, the reader sees an empty object.
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "{}".to_owned())

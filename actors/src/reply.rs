@@ -9,6 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 pub struct Answer {
     /// The request's `id`; without one, nothing is sent back but problems.
     pub re: Option<u64>,
+    /// How many bytes the request had.
+    pub bytes: usize,
     /// What became of it.
     pub result: Result<AnswerBody, Problem>,
 }
@@ -34,6 +36,8 @@ pub enum Reply {
         answers: mpsc::UnboundedSender<Answer>,
         /// The request's `id`.
         re: Option<u64>,
+        /// How many bytes the request had.
+        bytes: usize,
     },
 }
 
@@ -45,8 +49,8 @@ impl Reply {
             Self::Once(reply) => {
                 let _ = reply.send(result);
             }
-            Self::Queue { answers, re } => {
-                let _ = answers.send(Answer { re, result: result.map(AnswerBody::Sent) });
+            Self::Queue { answers, re, bytes } => {
+                let _ = answers.send(Answer { re, bytes, result: result.map(AnswerBody::Sent) });
             }
         }
     }

@@ -44,6 +44,8 @@ const READ_AT_ONCE: usize = 64;
 const RECEIPTS_EVERY: Duration = Duration::from_secs(1);
 /// Marks of what was only passed over wait so long for company.
 const PASSED_OVER_AFTER: Duration = Duration::from_millis(300);
+/// The same news of a stock of keys is told at most this often.
+const STOCK_EVERY: Duration = Duration::from_secs(60);
 /// Before marks that could not be written, or a backlog that could not be read, are tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
@@ -78,7 +80,17 @@ impl Session {
     fn join(&self, connection: SessionId, device_id: DeviceId, ctx: &mut Context<Self>) {
         let node = self.node.clone();
         let user = self.user;
+        let family = self.devices.iter().find(|device| device.connection == connection).map(|device| device.family);
         let work = async move {
+            // So many at once and no more: all devices may come back in one moment.
+            let _turn = node.backlog_turn().await;
+            let live = match family {
+                Some(family) => node.identity().is_live(family).await,
+                None => false,
+            };
+            if !live {
+                return Ok((None, Vec::new(), Vec::new()));
+            }
             let position = node.store().account_position(user, device_id).await?;
             let backlog = node.store().backlog(user, device_id).await?;
             let low = node.identity().keys_low(device_id).await;
@@ -425,6 +437,7 @@ impl Handler<Attach> for Session {
             due_since: None,
             watching: false,
             activity: Activity::Active,
+            stock_told: None,
             out: Vec::new(),
         });
         self.join(connection, device_id, ctx);
@@ -616,7 +629,9 @@ impl Handler<StockIsLow> for Session {
         if let Some(device) = self.devices.get_mut(index)
             && device.joined
             && device.window.has_room()
+            && device.stock_told.as_ref().is_none_or(|(low, at)| *low != stock.low || at.elapsed() > STOCK_EVERY)
         {
+            device.stock_told = Some((stock.low.clone(), Instant::now()));
             let event = Event::KeysLow(stock.low);
             device.emit(Item::State, |n| render::event(n, &event));
         }

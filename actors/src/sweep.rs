@@ -7,6 +7,7 @@
 //! Rule D1: this is how delivery holds. Everything else only makes it faster.
 
 use crate::node::Node;
+use crate::tree::Vital;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use sotto_protocol::Timestamp;
 use sotto_schema::StoreError;
@@ -25,17 +26,19 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Sweep {
     node: Node,
-    position: Option<i64>,
+    position: i64,
     last: Instant,
     pruned: Instant,
     busy: bool,
+    _life: Vital,
 }
 
 impl Sweep {
-    /// A sweep that begins where the wakes stand at its start.
+    /// A sweep that begins at a position of the wakes, from before the node's first session.
     #[must_use]
-    pub fn new(node: Node) -> Self {
-        Self { node, position: None, last: Instant::now(), pruned: Instant::now(), busy: false }
+    pub fn new(node: Node, position: i64) -> Self {
+        let life = node.vital("sweep");
+        Self { node, position, last: Instant::now(), pruned: Instant::now(), busy: false, _life: life }
     }
 
     fn sweep(&mut self, ctx: &mut Context<Self>) {
@@ -53,10 +56,7 @@ impl Sweep {
             if prune {
                 store.prune_wakes(Timestamp::now().minus(WAKES_LIVE)).await?;
             }
-            match position {
-                Some(position) => store.wakes_since(position).await,
-                None => Ok((Vec::new(), store.wakes_position().await?)),
-            }
+            store.wakes_since(position).await
         };
         ctx.spawn(work.into_actor(self).map(|found, sweep, _| sweep.found(found)));
     }
@@ -75,11 +75,19 @@ impl Sweep {
             self.node.read_all_again();
         }
         self.last = Instant::now();
-        self.position = Some(position);
+        self.position = position;
         self.node.swept();
         let mut conversations = HashMap::new();
         let mut users = HashMap::new();
+        let mut members = HashMap::new();
         for wake in wakes {
+            if !wake.users.is_empty() {
+                // A change of members: the only thing that moves a log and accounts at once.
+                for (id, seq, _) in &wake.conversations {
+                    let last: &mut i64 = members.entry(*id).or_default();
+                    *last = (*last).max(*seq);
+                }
+            }
             for (id, seq, receipts) in wake.conversations {
                 let head: &mut (i64, i64) = conversations.entry(id).or_default();
                 *head = (head.0.max(seq), head.1.max(receipts));
@@ -93,6 +101,9 @@ impl Sweep {
             conversations: conversations.into_iter().map(|(id, (seq, receipts))| (id, seq, receipts)).collect(),
             users: users.into_iter().collect(),
         };
+        for (id, seq) in members {
+            self.node.members_moved(id, seq);
+        }
         self.node.wake(&wake, false);
         self.node.repair();
     }

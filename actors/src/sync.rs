@@ -93,7 +93,7 @@ impl Node {
             page.covered.account = events.last().map_or(head, |(seq, _)| *seq);
             for (_, event) in events {
                 if let Some(event) = event {
-                    room.take(1);
+                    room.take(render::size(&event));
                     page.events.push(event);
                 }
             }

@@ -5,8 +5,8 @@ use crate::{StoreError, postgres, sqlite};
 mod account_log;
 mod conversations;
 mod devices;
-mod keys;
 mod idempotency;
+mod keys;
 mod meta;
 mod seed;
 mod sign_in;
@@ -96,6 +96,15 @@ macro_rules! facade {
                 }
             )*
         }
+    };
+    // A query that is dropped while SQLite's thread works on it would have to block until that thread is done, and
+    // panics where a runtime has one thread only: so it runs to its end.
+    (@read $database:ident, sqlite, $($path:ident)::+, $($arg:ident),*) => {
+        crate::store::to_the_end(async move {
+            let mut connection = $database.read().await?;
+            crate::sqlite::queries::$($path)::+(&mut connection, $($arg),*).await
+        })
+        .await
     };
     (@read $database:ident, $backend:ident, $($path:ident)::+, $($arg:ident),*) => {
         async move {

@@ -1,6 +1,6 @@
 //! The printed story: one column of time, one of who, and what happened.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::Write;
 use std::time::Instant;
 
 const WIDTH: usize = 100;
@@ -25,10 +25,8 @@ pub(super) struct Story {
 
 impl Story {
     /// A story whose clock starts at `began`.
-    pub(super) fn new(out: Box<dyn Write>, began: Instant) -> Self {
-        let no_colour =
-            crate::config::environment().iter().any(|(name, value)| name == "NO_COLOR" && !value.is_empty());
-        Self { out, began, coloured: io::stdout().is_terminal() && !no_colour, lines: Vec::new() }
+    pub(super) fn new(out: Box<dyn Write>, coloured: bool, began: Instant) -> Self {
+        Self { out, began, coloured, lines: Vec::new() }
     }
 
     /// The first line.
@@ -155,6 +153,7 @@ mod tests {
 
     #[test]
     fn what_happened_first_is_printed_first() {
+        use std::io;
         use std::sync::{Arc, Mutex};
         use std::time::Duration;
         #[derive(Clone, Default)]
@@ -168,7 +167,7 @@ mod tests {
             }
         }
         let (paper, began) = (Paper::default(), Instant::now());
-        let mut story = Story { coloured: false, ..Story::new(Box::new(paper.clone()), began) };
+        let mut story = Story::new(Box::new(paper.clone()), false, began);
         story.tell_at(began + Duration::from_millis(412), "Bob's phone", "second");
         story.tell_at(began + Duration::from_millis(7), "server", "first ".repeat(30));
         story.flush();

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use actix::Actor;
-use actix_http::header::{AUTHORIZATION, HeaderValue, ORIGIN, RETRY_AFTER};
+use actix_http::header::{AUTHORIZATION, HeaderMap, ORIGIN};
 use sotto_actors::device::Device;
 use sotto_actors::echo::Echo;
 use sotto_actors::node::{Admission, Node};
@@ -54,9 +54,9 @@ async fn open(gate: Gate, request: UpgradeRequest) {
     let admission = gate.node.connection_opened(address);
     if admission == Admission::NodeFull {
         let problem = Problem::unavailable("this node has as many sockets as it takes").retry_after(5000);
-        return request.reject_with(problem, &[(RETRY_AFTER, HeaderValue::from_static("5"))]).await;
+        return request.reject_with(problem, &[]).await;
     }
-    let bearer = request.header(&AUTHORIZATION).and_then(bearer).map(str::to_owned);
+    let bearer = bearer(request.headers()).map(str::to_owned);
     let caller = match bearer {
         // What is not valid counts as absent: `hello` is waited for.
         Some(token) => gate.node.identity().authenticate(&token).await.ok(),
@@ -90,8 +90,12 @@ fn refusal(gate: &Gate, request: &UpgradeRequest) -> Option<Problem> {
     None
 }
 
-/// The token of an `Authorization` header of the scheme `Bearer` (RFC 6750, 2.1).
-fn bearer(header: &str) -> Option<&str> {
-    let (scheme, token) = header.split_once(' ')?;
+/// The token of the `Authorization` header of the scheme `Bearer` (RFC 6750, 2.1). Two headers are none.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION);
+    let (value, None) = (values.next()?, values.next()) else {
+        return None;
+    };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

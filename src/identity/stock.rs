@@ -6,6 +6,7 @@ use sotto_actors::Caller;
 use sotto_protocol::event::KeysLow;
 use sotto_protocol::{DeviceId, Problem, Timestamp};
 use sotto_schema::rows::keys::low_stocks;
+use uuid::Uuid;
 
 use super::Identity;
 
@@ -23,6 +24,10 @@ impl sotto_actors::Identity for Identity {
         .boxed()
     }
 
+    fn is_live(&self, family: Uuid) -> BoxFuture<'_, bool> {
+        async move { self.is_live(family, Timestamp::now()).await.unwrap_or(true) }.boxed()
+    }
+
     fn keys_low(&self, device: DeviceId) -> BoxFuture<'_, Vec<KeysLow>> {
         async move {
             let look = async {
@@ -31,9 +36,7 @@ impl sotto_actors::Identity for Identity {
                 Ok::<_, sotto_schema::StoreError>(low_stocks(&count, &ever, Timestamp::now()))
             };
             match look.await {
-                Ok(low) => {
-                    low.into_iter().map(|(kind, remaining)| KeysLow { kind, remaining }).collect()
-                }
+                Ok(low) => low.into_iter().map(|(kind, remaining)| KeysLow { kind, remaining }).collect(),
                 Err(error) => {
                     tracing::warn!(%error, "the stock of keys could not be read");
                     Vec::new()

@@ -11,7 +11,8 @@ use std::time::Instant;
 pub(super) struct State {
     pub(super) kind: ConversationType,
     pub(super) members: HashMap<UserId, MemberState>,
-    pub(super) former: HashSet<UserId>,
+    /// Former members, and where their last interval ends.
+    pub(super) former: HashMap<UserId, Seq>,
     /// Devices of present members.
     pub(super) devices: BTreeMap<DeviceRef, Option<i64>>,
     pub(super) membership_version: i64,
@@ -31,10 +32,11 @@ impl State {
         let device_versions =
             state.members.iter().filter(|row| row.to_seq.is_none()).map(|row| row.device_version).sum();
         let mut members = HashMap::new();
-        let mut former = HashSet::new();
+        let mut former: HashMap<UserId, Seq> = HashMap::new();
         for row in state.members {
-            if row.to_seq.is_some() {
-                former.insert(row.user_id);
+            if let Some(end) = row.to_seq {
+                let last = former.entry(row.user_id).or_default();
+                *last = (*last).max(end);
                 continue;
             }
             let member = MemberState { has_sent: row.first_sent_seq.is_some(), has_read: row.read_up_to > 0 };

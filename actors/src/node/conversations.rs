@@ -44,11 +44,17 @@ impl Node {
         if members.len() > limits::MAX_MEMBERS {
             return Err(Problem::field("/members", "too_many"));
         }
+        let new = NewConversation { kind: body.kind, name: body.name, creator: user, members: members.clone() };
+        if let Some(pair) = new.direct_pair()
+            && let Some(id) = self.store().direct_conversation(pair).await.map_err(store_problem)?
+        {
+            // Finding what is there counts for nothing.
+            return Ok((self.conversation(user, device, id).await?, false));
+        }
         let decision = self.limits().conversation(user).await;
         if !decision.allowed {
             return Err(Problem::rate_limited(decision.retry_after_ms));
         }
-        let new = NewConversation { kind: body.kind, name: body.name, creator: user, members: members.clone() };
         let made = self.store().create_conversation(new, Timestamp::now()).await.map_err(store_problem)?;
         let Some((id, is_new)) = made else {
             return Err(Problem::not_found());
@@ -157,7 +163,7 @@ pub(super) fn view(state: &ConversationState, user: UserId) -> Option<Conversati
     };
     let present = state.members.iter().filter(|row| row.to_seq.is_none());
     let device_versions = present.clone().map(|row| row.device_version).sum();
-    // A former member sees neither who is there now nor how far they are.
+    // A former member sees neither who is there now nor how far they are, nor whether that changes.
     let members = present
         .filter(|_| is_member)
         .map(|row| Member {
@@ -178,6 +184,10 @@ pub(super) fn view(state: &ConversationState, user: UserId) -> Option<Conversati
         last_seq: own.to_seq.unwrap_or(conversation.last_seq),
         read_up_to: own.read_up_to,
         delivered_up_to: lowest(user).unwrap_or(0),
-        roster: conversation::roster(conversation.membership_version, device_versions),
+        roster: if is_member {
+            conversation::roster(conversation.membership_version, device_versions)
+        } else {
+            String::new()
+        },
     })
 }

@@ -7,7 +7,7 @@ use crate::render;
 use crate::window::{Item, Window};
 use actix::Addr;
 use bytes::Bytes;
-use sotto_protocol::event::Event;
+use sotto_protocol::event::{Event, KeysLow};
 use sotto_protocol::frame::{Ack as AckFrame, Activity, Frame};
 use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, UserId, close};
 use sotto_schema::append::{AccountMark, DeliveredMark};
@@ -72,6 +72,8 @@ pub(super) struct Attached {
     pub(super) due_since: Option<Instant>,
     pub(super) watching: bool,
     pub(super) activity: Activity,
+    /// What was told of the stock of keys, and when: the same is not told again at once.
+    pub(super) stock_told: Option<(KeysLow, Instant)>,
     pub(super) out: Vec<Bytes>,
 }
 

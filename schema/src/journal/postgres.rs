@@ -428,6 +428,7 @@ async fn see_accounts(connection: &mut Connection, batch: &Batch, now: Timestamp
         .bind::<Moment, _>(now)
         .execute(connection)
         .await?;
+        sql(append::FORGET_ACCOUNT_EVENTS).bind::<Uuid, _>(mark.device_id).execute(connection).await?;
     }
     Ok(())
 }

@@ -93,6 +93,7 @@ pub(super) fn write(connection: &mut SqliteConnection, batch: &Batch, now: Times
                 .bind::<BigInt, _>(mark.seen)
                 .bind::<Moment, _>(now),
             )?;
+            run(connection, sql(append::FORGET_ACCOUNT_EVENTS).bind::<Uuid, _>(mark.device_id))?;
         }
         let wake = append::wake(&plan, &marks);
         if !wake.conversations.is_empty() {

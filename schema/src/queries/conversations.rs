@@ -104,6 +104,16 @@ async fn insert_member(
     Ok(())
 }
 
+/// The direct conversation of a pair.
+pub async fn direct(connection: &mut Connection, pair: String) -> Result<Option<ConversationId>, StoreError> {
+    let row: Option<IdRow> = sql("SELECT id FROM conversations WHERE direct_pair = $1")
+        .bind::<Text, _>(pair)
+        .get_result(connection)
+        .await
+        .optional()?;
+    Ok(row.map(|row| row.id.into()))
+}
+
 /// A conversation with its head.
 async fn row(connection: &mut Connection, id: ConversationId) -> Result<Option<ConversationRow>, StoreError> {
     Ok(sql("SELECT c.id, c.kind, c.name, c.created_at, h.last_seq, h.floor_seq, \
@@ -232,16 +242,18 @@ pub async fn change_members(
         for user in &users {
             if event == MembershipEvent::Joined {
                 insert_member(connection, id, *user, seq, Role::Member, now).await?;
-                // Receipts from before the join are not news to a new member.
+                // Receipts from before the join are not news to a new member. One who comes back without ever having
+                // acknowledged begins where his first interval did: what waited for him there still does.
                 sql("INSERT INTO marks (conversation_id, device_id, user_id, delivered_up_to, \
                         receipts_seen, delivered_at, created_at, updated_at) \
-                     SELECT $1, d.id, d.user_id, $3, $4, $5, $5, $5 FROM devices d \
+                     SELECT $1, d.id, d.user_id, \
+                        (SELECT MIN(m.from_seq) - 1 FROM memberships m \
+                         WHERE m.conversation_id = $1 AND m.user_id = $2), $3, $4, $4, $4 FROM devices d \
                      WHERE d.user_id = $2 \
                      ON CONFLICT (conversation_id, device_id) DO UPDATE SET \
                         receipts_seen = excluded.receipts_seen")
                 .bind::<Uuid, _>(id)
                 .bind::<Uuid, _>(user)
-                .bind::<BigInt, _>(seq - 1)
                 .bind::<BigInt, _>(conversation.receipts_version)
                 .bind::<Moment, _>(now)
                 .execute(connection)
@@ -257,12 +269,12 @@ pub async fn change_members(
                 .await?;
             }
         }
-        let owner_left = event == MembershipEvent::Left && caller.role == Role::Owner;
-        if owner_left {
+        let owner_goes = event != MembershipEvent::Joined && caller.role == Role::Owner && users.contains(&by);
+        if owner_goes {
             // A group is never without an owner: the eldest admin, else the eldest member.
             let heir = intervals
                 .iter()
-                .filter(|row| row.to_seq.is_none() && row.user_id != by)
+                .filter(|row| row.to_seq.is_none() && !users.contains(&row.user_id))
                 .min_by_key(|row| (row.role != Role::Admin, row.from_seq, row.joined_at));
             if let Some(heir) = heir {
                 sql("UPDATE memberships SET role = $3, updated_at = $4 \

@@ -167,13 +167,13 @@ pub async fn add(
     .execute(connection)
     .await?;
     keys::put(connection, device.id, keys, device.signed_prekey_expires_at, now).await?;
-    // What was said before the sign-in is not for this device.
+    // What was said before the sign-in is not for this device, in conversations that its user has left neither.
     sql("INSERT INTO marks (conversation_id, device_id, user_id, delivered_up_to, delivered_version, delivered_at, \
              receipts_seen, created_at, updated_at) \
          SELECT m.conversation_id, $1, m.user_id, h.last_seq, 0, $3, COALESCE(r.version, 0), $3, $3 \
-         FROM memberships m JOIN heads h ON h.conversation_id = m.conversation_id \
-         LEFT JOIN receipts r ON r.conversation_id = m.conversation_id \
-         WHERE m.user_id = $2 AND m.to_seq IS NULL")
+         FROM (SELECT DISTINCT conversation_id, user_id FROM memberships WHERE user_id = $2) m \
+         JOIN heads h ON h.conversation_id = m.conversation_id \
+         LEFT JOIN receipts r ON r.conversation_id = m.conversation_id")
     .bind::<Uuid, _>(device.id)
     .bind::<Uuid, _>(user)
     .bind::<Moment, _>(now)

@@ -7,6 +7,8 @@ super::facade! {
     /// Makes a conversation, or finds the direct one that the pair has (`false`). `None`: one of the
     /// users does not exist.
     write fn create_conversation(new: NewConversation, now: Timestamp) -> Option<(ConversationId, bool)> = conversations::create;
+    /// The direct conversation of a pair, as [`NewConversation::direct_pair`] writes it.
+    read fn direct_conversation(pair: String) -> Option<ConversationId> = conversations::direct;
     /// Everything about a conversation that its actor keeps.
     read fn conversation_state(id: ConversationId) -> Option<ConversationState> = conversations::state;
     /// The conversations of a user, newest first, before one of them.
