@@ -15,12 +15,15 @@
 mod auth;
 mod campaign;
 mod config;
+mod delivery_append;
 mod demo;
 mod http;
 mod identity;
 mod keys;
+mod membership;
 mod openapi;
 mod seed;
+mod store;
 mod support;
 mod talk;
 mod tidy;
