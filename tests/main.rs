@@ -14,6 +14,7 @@
 
 mod auth;
 mod campaign;
+mod client;
 mod config;
 mod delivery_append;
 mod demo;
