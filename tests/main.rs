@@ -14,15 +14,18 @@
 
 mod auth;
 mod campaign;
+mod claims;
 mod client;
 mod config;
 mod delivery_append;
 mod demo;
 mod http;
 mod identity;
+mod idle_sockets;
 mod keys;
 mod membership;
 mod openapi;
+mod refresh_family;
 mod seed;
 mod store;
 mod support;
