@@ -6,10 +6,12 @@ use crate::support::node::TestNode;
 use crate::support::on_both;
 use crate::support::people::{enveloped, pair, register, second_device, shared};
 use crate::support::wire::{ack, messages, next_message};
+use sotto_client::{Socket, SocketOptions};
 use sotto_schema::{Store, StoreError, StoreSettings, downgrade, inspect, migrate, status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// What diesel keeps for itself.
@@ -221,7 +223,7 @@ on_both! {
                 break;
             }
         }
-        tokio::time::sleep(std::time::Duration::from_millis(800)).await;
+        tokio::time::sleep(Duration::from_millis(800)).await;
 
         let store = store_of(&node).await;
         let violations = [
@@ -319,4 +321,27 @@ async fn sqlite_is_written_ahead_and_synced() {
     assert!(node.folder.path().join("sotto.db-wal").exists());
     let header = std::fs::read(node.folder.path().join("sotto.db")).unwrap();
     assert_eq!(&header[18..20], [2, 2], "the file says WAL to everybody who opens it");
+}
+
+/// A client that goes away while SQLite reads for it takes nothing with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_nobody_waits_for_any_more_harms_nobody() {
+    let node = TestNode::start(Kind::Sqlite).await;
+    let (alice, bob, conversation) = pair(&node).await;
+    for _ in 0..20 {
+        let room = group(&alice, &[&bob]).await;
+        alice.rest.send_message(&shared(room, "waits"), None).await.unwrap();
+    }
+    let options = SocketOptions::hello(&bob.tokens.access_token);
+    for round in 0..150 {
+        // Gone before, while or after the backlog is read: the log must not show it, as the node's end checks.
+        let socket = Socket::open(&node.url, &options).await.unwrap();
+        tokio::time::sleep(Duration::from_micros(round * 100)).await;
+        drop(socket);
+    }
+    let sent = alice.rest.send_message(&shared(conversation, "and still"), None).await.unwrap();
+    let (mut bobs, _) = bob.socket().await;
+    let got = messages(&mut bobs, 21).await;
+    assert!(got.iter().any(|(_, message)| message.message_id == sent.message_id));
+    assert!(!node.log().contains("panicked"));
 }
