@@ -2,7 +2,7 @@
 
 use crate::keys::Keys;
 use crate::problem::FieldError;
-use crate::{Binary, DeviceId, Timestamp, UserId, VerificationId, limits, text};
+use crate::{Binary, DeviceId, Timestamp, UserId, VerificationId, json, limits, text};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -113,7 +113,7 @@ pub struct DeviceInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_version: Option<String>,
     /// Push tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::optional_object", skip_serializing_if = "Option::is_none")]
     pub push: Option<PushTokens>,
 }
 
@@ -160,8 +160,10 @@ pub struct RegisterRequest {
     /// Six digits.
     pub code: String,
     /// The device that registers.
+    #[serde(deserialize_with = "json::object")]
     pub device: DeviceInfo,
     /// Its public keys, complete.
+    #[serde(deserialize_with = "json::object")]
     pub keys: Keys,
 }
 
@@ -173,8 +175,10 @@ pub struct LoginRequest {
     /// Six digits.
     pub code: String,
     /// The device that signs in.
+    #[serde(deserialize_with = "json::object")]
     pub device: DeviceInfo,
     /// Its public keys, complete.
+    #[serde(deserialize_with = "json::object")]
     pub keys: Keys,
     /// Signature over `sotto-device-proof-v1:` and the verification id, by a known device.
     #[serde(default, skip_serializing_if = "Option::is_none")]

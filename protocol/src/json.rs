@@ -1,9 +1,13 @@
-//! Reading JSON from strangers: bounded depth, and errors that say where.
+//! Reading JSON from strangers: bounded depth, objects only from objects, and errors that say where.
 
 use crate::limits::MAX_JSON_DEPTH;
 use crate::problem::{ErrorCode, FieldError, Problem};
-use serde::de::DeserializeOwned;
-use serde_path_to_error::Segment;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_path_to_error::{Segment, Track};
+use std::fmt;
+use std::marker::PhantomData;
 
 /// Whether no place of the text is nested deeper than `max`. Looks only at brackets outside strings.
 #[must_use]
@@ -36,12 +40,62 @@ pub fn depth_within(text: &[u8], max: usize) -> bool {
     true
 }
 
-/// Reads a body. Unknown members are ignored, `null` counts as absent where the type has a default.
+/// Reads a value only from a JSON object: by itself serde takes an array as well, its elements for the members in the
+/// order in which the program happens to declare them. For `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// The value is no object, or `T` does not take it.
+pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct FromObject<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for FromObject<T> {
+        type Value = T;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(members))
+        }
+    }
+    deserializer.deserialize_map(FromObject(PhantomData))
+}
+
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        object(deserializer).map(Self)
+    }
+}
+
+/// The same for a member that may be absent.
+///
+/// # Errors
+/// As [`object`].
+pub fn optional_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(Option::<Object<T>>::deserialize(deserializer)?.map(|object| object.0))
+}
+
+/// The same for a list of objects that may be absent.
+///
+/// # Errors
+/// As [`object`].
+pub fn optional_objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let list = Option::<Vec<Object<T>>>::deserialize(deserializer)?;
+    Ok(list.map(|list| list.into_iter().map(|object| object.0).collect()))
+}
+
+/// Reads a body, which is an object. Unknown members are ignored, `null` counts as absent where the type has a default.
 ///
 /// # Errors
 /// `invalid_frame` when the text is no JSON or nested too deep; `validation_failed` with a pointer
 /// when a value is missing or has the wrong type.
-pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
+pub fn read<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, Problem> {
     read_below("", text)
 }
 
@@ -49,7 +103,7 @@ pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_below<T: DeserializeOwned>(prefix: &str, text: &[u8]) -> Result<T, Problem> {
+pub fn read_below<'de, T: Deserialize<'de>>(prefix: &str, text: &'de [u8]) -> Result<T, Problem> {
     if !depth_within(text, MAX_JSON_DEPTH) {
         return Err(Problem::new(
             ErrorCode::InvalidFrame,
@@ -57,19 +111,25 @@ pub fn read_below<T: DeserializeOwned>(prefix: &str, text: &[u8]) -> Result<T, P
         ));
     }
     // The fast way first: a path is looked for only when there is something to tell.
-    if let Ok(value) = serde_json::from_slice(text) {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    if let Ok(value) = object(&mut deserializer)
+        && deserializer.end().is_ok()
+    {
         return Ok(value);
     }
+    // Whatever its values are: what is no JSON from end to end is not looked into.
+    if std::str::from_utf8(text).is_err() || serde_json::from_slice::<IgnoredAny>(text).is_err() {
+        return Err(not_json());
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
-        Ok(value) if deserializer.end().is_ok() => Ok(value),
-        Ok(_) => Err(not_json()),
-        Err(error) if error.inner().is_data() => {
-            let pointer = pointer(prefix, error.path());
-            let reason = error.inner().to_string();
-            Err(Problem::invalid(vec![field_error(pointer, &reason)]))
+    let mut track = Track::new();
+    let deserializer = serde_path_to_error::Deserializer::new(&mut deserializer, &mut track);
+    match object(deserializer) {
+        Ok(value) => Ok(value),
+        Err(error) => {
+            let pointer = pointer(prefix, &track.path());
+            Err(Problem::invalid(vec![field_error(pointer, &error.to_string())]))
         }
-        Err(_) => Err(not_json()),
     }
 }
 
@@ -87,6 +147,8 @@ fn field_error(pointer: String, reason: &str) -> FieldError {
         "wrong_type"
     } else if reason.starts_with("unknown variant") {
         "unknown_value"
+    } else if reason.starts_with("number out of range") {
+        "out_of_range"
     } else {
         "invalid"
     };
@@ -143,7 +205,41 @@ mod tests {
         );
         assert_eq!(pointer_of("{}"), (failed, Some("/inner".into())));
         assert_eq!(pointer_of("{"), (ErrorCode::InvalidFrame, None));
-        assert_eq!(pointer_of("{} x"), (failed, Some("/inner".into())));
+        for text in ["{} x", r#"{"inner":7,}"#, "{\"inner\":\"\u{1}\"}"] {
+            assert_eq!(pointer_of(text), (ErrorCode::InvalidFrame, None), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_that_no_type_can_hold_are_told_with_their_place() {
+        let code = |text: &str| read::<Outer>(text.as_bytes()).unwrap_err().errors.remove(0).code;
+        assert_eq!(code(r#"{"inner":[{"number":1e400}]}"#), "out_of_range");
+        assert_eq!(code(r#"{"inner":"\ud800"}"#), "invalid");
+        assert_eq!(
+            pointer_of(r#"{"inner":[{"number":1e400}]}"#),
+            (ErrorCode::ValidationFailed, Some("/inner/0/number".into()))
+        );
+    }
+
+    #[test]
+    fn an_array_is_no_object() {
+        #[derive(Debug, Deserialize)]
+        struct Strict {
+            #[serde(default, deserialize_with = "optional_object")]
+            one: Option<Inner>,
+            #[serde(default, deserialize_with = "optional_objects")]
+            many: Option<Vec<Inner>>,
+        }
+        let pointer = |text: &str| {
+            let error = read::<Strict>(text.as_bytes()).unwrap_err().errors.remove(0);
+            assert_eq!(error.code, "wrong_type", "{text}");
+            error.pointer.unwrap()
+        };
+        assert_eq!(pointer("[{\"number\":1},[]]"), "");
+        assert_eq!(pointer(r#"{"one":[1]}"#), "/one");
+        assert_eq!(pointer(r#"{"many":[{"number":1},[2]]}"#), "/many/1");
+        let read = read::<Strict>(br#"{"one":null,"many":[{"number":1}]}"#).unwrap();
+        assert!(read.one.is_none() && read.many.is_some_and(|many| many[0].number == 1));
     }
 
     #[test]

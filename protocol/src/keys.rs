@@ -1,6 +1,6 @@
 //! Bodies of the key directory: what a device publishes, and what others get of it.
 
-use crate::{Binary, DeviceId, Timestamp, UserId};
+use crate::{Binary, DeviceId, Timestamp, UserId, json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -69,16 +69,16 @@ pub struct Keys {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<Binary>,
     /// Medium-term key (`olm`: the fallback key).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::optional_object", skip_serializing_if = "Option::is_none")]
     pub signed_prekey: Option<SignedKey>,
     /// At most 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::optional_objects", skip_serializing_if = "Option::is_none")]
     pub one_time_prekeys: Option<Vec<OneTimeKey>>,
     /// Kyber-1024; required for `signal`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::optional_object", skip_serializing_if = "Option::is_none")]
     pub pq_last_resort_prekey: Option<SignedKey>,
     /// Kyber-1024, at most 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::optional_objects", skip_serializing_if = "Option::is_none")]
     pub pq_one_time_prekeys: Option<Vec<SignedKey>>,
 }
 

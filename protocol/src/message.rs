@@ -1,7 +1,7 @@
 //! Messages: what a device sends, what it gets as an answer, what others receive.
 
 use crate::problem::{ErrorCode, FieldError, Problem};
-use crate::{Binary, ConversationId, DeviceId, MessageId, Seq, Timestamp, UserId, limits};
+use crate::{Binary, ConversationId, DeviceId, MessageId, Seq, Timestamp, UserId, json, limits};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use utoipa::ToSchema;
@@ -76,7 +76,7 @@ pub struct OutgoingMessage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ciphertext: Option<Binary>,
     /// One ciphertext per device of every other member and of the sender's other devices.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::optional_objects", skip_serializing_if = "Option::is_none")]
     pub envelopes: Option<Vec<Envelope>>,
     /// The message it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
