@@ -133,7 +133,7 @@ impl Session {
             return self.pump(index, ctx);
         }
         device.joined = true;
-        device.account_sent = account_seen;
+        device.account_sent = device.account_sent.max(account_seen);
         device.backlog_account = account_head;
         device.backlog = rows.iter().map(|row| (row.conversation_id, (row.head, row.receipts_version))).collect();
         // Heads that grew before the look, of conversations that had no backlog then.
@@ -163,10 +163,13 @@ impl Session {
             return;
         }
         let mut next = None;
+        let mut passed_over = false;
         while !device.reading && next.is_none() && device.window.has_room() {
             let Some(conversation) = device.ready.pop_front() else {
                 break;
             };
+            device.catch_up(conversation);
+            passed_over |= device.pass_over(self.user, conversation);
             let Some(place) = device.places.get_mut(&conversation) else {
                 continue;
             };
@@ -198,6 +201,9 @@ impl Session {
             && device.window.has_room()
         {
             self.read_account(index, ctx);
+        }
+        if passed_over {
+            self.flush_soon(index, ctx);
         }
         let Some(device) = self.devices.get_mut(index) else {
             return;
@@ -398,7 +404,8 @@ impl Handler<Attach> for Session {
             && let Some(older) = self.devices.get_mut(index)
         {
             if older.attempt >= attach.attempt {
-                let _ = attach.lease.send(close::REPLACED);
+                // One that does not count its attempts may come back: only its own number says "stop" (rule D7).
+                let _ = attach.lease.send(if attach.explicit { close::REPLACED } else { close::DRAINING });
                 return;
             }
             older.end(if attach.explicit { close::REPLACED } else { close::DRAINING });
@@ -439,6 +446,7 @@ impl Handler<Attach> for Session {
             activity: Activity::Active,
             stock_told: None,
             out: Vec::new(),
+            ahead_bytes: 0,
         });
         self.join(connection, device_id, ctx);
     }
@@ -489,7 +497,10 @@ impl Handler<Ack> for Session {
             return;
         }
         device.last_ack = ack.n;
-        device.due_since = (!device.window.is_empty()).then(Instant::now);
+        if acked.events > 0 {
+            // The same again acknowledges nothing.
+            device.due_since = (!device.window.is_empty()).then(Instant::now);
+        }
         for (conversation, here) in acked.conversations {
             let Some(place) = device.places.get_mut(&conversation) else {
                 continue;
@@ -531,7 +542,10 @@ impl Handler<Deliver> for Session {
                     device.emit_message(conversation, row, Some(&delivery.shared_text));
                     passed_over = device.pass_over(user, conversation);
                 }
-                _ => device.enqueue(conversation),
+                _ => {
+                    device.keep_ahead(&delivery);
+                    device.enqueue(conversation);
+                }
             }
             if passed_over {
                 self.flush_soon(index, ctx);
@@ -593,14 +607,12 @@ impl Handler<MarkedElsewhere> for Session {
         };
         if let Some(device) = self.devices.get_mut(index) {
             for (conversation, seq, receipts) in marked.conversations {
-                if let Some(place) = device.places.get_mut(&conversation)
-                    && place.known
-                {
-                    place.sent = place.sent.max(seq);
-                    place.mark = place.mark.max(seq);
-                    place.receipts_sent = place.receipts_sent.max(receipts);
-                    device.left_backlog(conversation);
-                }
+                // Even one that is not known yet: what is just being read of it may be older than this.
+                let place = device.places.entry(conversation).or_default();
+                place.sent = place.sent.max(seq);
+                place.mark = place.mark.max(seq);
+                place.receipts_sent = place.receipts_sent.max(receipts);
+                device.left_backlog(conversation);
             }
             device.account_sent = device.account_sent.max(marked.account);
         }

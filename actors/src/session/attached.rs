@@ -4,6 +4,7 @@ use crate::device::{Device, Push};
 use crate::journal::Marks;
 use crate::mailbox::tell;
 use crate::render;
+use crate::session::Delivery;
 use crate::window::{Item, Window};
 use actix::Addr;
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, UserId, close};
 use sotto_schema::append::{AccountMark, DeliveredMark};
 use sotto_schema::rows::{BacklogRow, MessageRow, ReceiptRow};
 use std::collections::{HashMap, VecDeque};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -40,6 +41,9 @@ pub(super) struct Place {
     pub(super) in_flight: usize,
     /// Whether the conversation waits for a read, or is being read.
     pub(super) queued: bool,
+    /// Messages that came while the conversation was being read, in their order: what follows the read need not be
+    /// read again. Without them a conversation with a steady stream would be read for every message, for ever.
+    pub(super) ahead: VecDeque<Arc<Delivery>>,
 }
 
 /// A connected device.
@@ -75,9 +79,50 @@ pub(super) struct Attached {
     /// What was told of the stock of keys, and when: the same is not told again at once.
     pub(super) stock_told: Option<(KeysLow, Instant)>,
     pub(super) out: Vec<Bytes>,
+    /// Size of what is kept ahead of reads.
+    pub(super) ahead_bytes: usize,
 }
 
+/// Most bytes of messages that a connection keeps ahead of a read …
+const AHEAD_BYTES: usize = 64 * 1024;
+/// … and most messages of one conversation.
+const AHEAD: usize = 64;
+
 impl Attached {
+    /// Keeps a message whose predecessors are being read. What does not fit is read in its turn.
+    pub(super) fn keep_ahead(&mut self, delivery: &Arc<Delivery>) {
+        let size = delivery.row.as_ref().map_or(usize::MAX, size_of_row);
+        let fits = self.window.has_room() && self.ahead_bytes.saturating_add(size) <= AHEAD_BYTES;
+        let Some(place) = self.places.get_mut(&delivery.conversation_id) else {
+            return;
+        };
+        let follows = place.ahead.back().is_none_or(|last| last.seq + 1 == delivery.seq);
+        if fits && follows && place.ahead.len() < AHEAD {
+            self.ahead_bytes += size;
+            place.ahead.push_back(Arc::clone(delivery));
+        }
+    }
+
+    /// Sends what was kept, as far as it is next now, and forgets what was sent otherwise.
+    pub(super) fn catch_up(&mut self, conversation: ConversationId) {
+        while let Some(place) = self.places.get_mut(&conversation)
+            && place.known
+            && let Some(first) = place.ahead.front()
+        {
+            let (next, is_old) = (first.seq == place.sent + 1, first.seq <= place.sent);
+            if !is_old && !(next && self.drained && self.window.has_room()) {
+                return;
+            }
+            let Some(delivery) = place.ahead.pop_front() else {
+                return;
+            };
+            self.ahead_bytes -= delivery.row.as_ref().map_or(0, size_of_row);
+            if let (Some(row), false) = (&delivery.row, is_old) {
+                self.emit_message(conversation, row, Some(&delivery.shared_text));
+            }
+        }
+    }
+
     pub(super) fn enqueue(&mut self, conversation: ConversationId) {
         let place = self.places.entry(conversation).or_default();
         if !place.queued {
@@ -184,10 +229,10 @@ impl Attached {
             let place = self.places.entry(row.conversation_id).or_default();
             if !place.known {
                 place.known = true;
-                place.sent = row.mark;
-                place.told = row.mark;
-                place.mark = row.mark;
-                place.receipts_sent = row.receipts_seen;
+                place.sent = place.sent.max(row.mark);
+                place.told = place.sent;
+                place.mark = place.mark.max(row.mark);
+                place.receipts_sent = place.receipts_sent.max(row.receipts_seen);
             }
             place.head = place.head.max(row.head);
             place.receipts_head = place.receipts_head.max(row.receipts_version);
@@ -270,6 +315,10 @@ pub(super) fn take_receipts(
     let mut all = rows.len() < limit;
     let mut sent = 0_usize;
     for row in rows {
+        // It was acknowledged by REST while it was being read.
+        if device.places.get(&conversation).is_some_and(|place| row.version <= place.receipts_sent) {
+            continue;
+        }
         if !device.window.has_room() {
             all = false;
             break;
@@ -301,6 +350,9 @@ pub(super) fn take_receipts(
 pub(super) fn take_account(device: &mut Attached, events: Vec<(i64, Option<Event>)>, up_to: i64, full: bool) {
     let mut all = !full;
     for (seq, event) in events {
+        if seq <= device.account_sent {
+            continue;
+        }
         if !device.window.has_room() {
             all = false;
             break;
@@ -313,4 +365,9 @@ pub(super) fn take_account(device: &mut Attached, events: Vec<(i64, Option<Event
     if all {
         device.account_sent = device.account_sent.max(up_to);
     }
+}
+
+/// What a message takes, about.
+fn size_of_row(row: &MessageRow) -> usize {
+    512 + row.ciphertext.as_ref().map_or(0, |bytes| bytes.len()) + row.envelopes.as_ref().map_or(0, |bytes| bytes.len())
 }
