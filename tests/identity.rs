@@ -531,7 +531,7 @@ in_a_world! {
     low_stock_is_told_when_the_line_is_crossed(world, config => { config.limits.enabled = false; }) {
         let (alice, bob) = (world.register("+15550000001", 1).await, world.register("+15550000002", 2).await);
         let (asker, owner) = (world.caller(&alice).await, world.caller(&bob).await);
-        let upload = Keys { one_time_prekeys: Some(one_time(10..21)), ..Keys::default() };
+        let upload = Keys { one_time_prekeys: Some(one_time(10..11)), ..Keys::default() };
         world.identity.put_keys(&owner, upload, world.now).await.unwrap();
         world.told.take();
         let claim = async || world.identity.user_keys(&asker, bob.user_id, None, true, world.now).await.unwrap();

@@ -17,8 +17,8 @@ use crate::window::{Item, Window};
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use bytes::Bytes;
 use sotto_protocol::event::{Event, KeysLow};
-use sotto_protocol::frame::{Activity, Availability, Empty, Frame, GoAway, Presence};
-use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, Timestamp, UserId, close};
+use sotto_protocol::frame::{Activity, Empty, Frame, GoAway};
+use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, UserId, close};
 use sotto_schema::StoreError;
 use sotto_schema::rows::{BacklogRow, MessageRow, ReceiptRow};
 use std::collections::{HashMap, VecDeque};
@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 mod attached;
 mod marks;
 mod messages;
+mod presence;
 
 pub use messages::{
     AccountMoved, Ack, Attach, Deliver, Delivery, Detach, Drain, End, Ephemeral, MarkedElsewhere, PresenceWanted,
@@ -35,6 +36,7 @@ pub use messages::{
 };
 
 use attached::{Attached, number, take_account, take_marks, take_messages, take_receipts};
+use presence::presence_of;
 
 /// Mailbox: news and acknowledgements that may wait.
 const CAPACITY: usize = 2048;
@@ -353,39 +355,6 @@ impl Session {
             ctx.stop();
         }
     }
-
-    /// Tells the other side of direct conversations when the user comes or goes; a device that has just arrived
-    /// hears who is there.
-    fn presence(&mut self, arrived: bool, ctx: &mut Context<Self>) {
-        let online = self.devices.iter().any(|device| device.joined && device.activity == Activity::Active);
-        let changed = online != self.online;
-        if !changed && !arrived {
-            return;
-        }
-        self.online = online;
-        let (node, user, own) = (self.node.clone(), self.user, ctx.address());
-        let news = changed.then(|| presence_of(user, online));
-        tokio::task::spawn_local(async move {
-            let Ok(peers) = node.store().presence_peers(user).await else {
-                return;
-            };
-            for session in peers.iter().filter_map(|peer| node.sessions().get(peer)) {
-                // Dropped under pressure, like everything that is not stored.
-                if let Some(text) = &news {
-                    let _ = tell(&session, Ephemeral { text: text.clone(), except: None });
-                }
-                if arrived {
-                    let _ = tell(&session, PresenceWanted(own.clone()));
-                }
-            }
-        });
-    }
-}
-
-fn presence_of(user_id: UserId, online: bool) -> Bytes {
-    let state = if online { Availability::Online } else { Availability::Offline };
-    let last_seen_at = (!online).then(Timestamp::now);
-    Bytes::from(Frame::new("presence", Presence { user_id, state, last_seen_at }).to_text())
 }
 
 impl Actor for Session {
