@@ -13,6 +13,7 @@
 use crate::journal::{Journal, Marks, Raise, Write, Written};
 use crate::mailbox::tell;
 use crate::node::Node;
+use crate::rate_limit::Decision;
 use crate::reply::Reply;
 use crate::session::Delivery;
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, StreamHandler, WrapFuture};
@@ -55,7 +56,7 @@ struct Request {
     ticket: u64,
     sender: Sender,
     message: OutgoingMessage,
-    limited: Option<u64>,
+    limited: Option<Decision>,
     reply: Reply,
     /// Whether the database was asked for this very message since it came: only then it may be refused.
     looked_up: bool,
@@ -290,8 +291,8 @@ impl Conversation {
                 "another user has used this message id in the conversation",
             ));
         }
-        if let Some(retry_after_ms) = request.limited {
-            return Verdict::Refuse(Problem::rate_limited(retry_after_ms));
+        if let Some(decision) = request.limited {
+            return Verdict::Refuse(decision.refusal("messages"));
         }
         if self.is_unanswered(state, user) {
             return Verdict::Refuse(Problem::new(

@@ -9,6 +9,7 @@ use crate::conversation::{Send, TypingSignal};
 use crate::identity::Caller;
 use crate::mailbox::{Refused, tell};
 use crate::node::Node;
+use crate::rate_limit::Decision;
 use crate::reply::{Answer, AnswerBody, Reply};
 use crate::session::{Ack, Attach, Detach, Session, SetActivity};
 use crate::socket::{Incoming, SendError, Socket, SocketLimits, Violation};
@@ -30,6 +31,10 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
+mod wire;
+
+use wire::{as_validation, close_reason, read_frame};
+
 /// Mailbox: pushes that may wait. The window bounds what a session sends.
 const CAPACITY: usize = 1024;
 /// Bytes that may wait to be written before reading stops.
@@ -40,6 +45,8 @@ const MAX_QUEUED: usize = 8 << 20;
 const WHISPER_BELOW: usize = 64 * 1024;
 /// Typing and presence frames of a client in one second, above which they are dropped.
 const SIGNALS_PER_SECOND: u32 = 20;
+/// Refusals of one connection in a minute for being over a limit; then it is closed with 4429.
+const REFUSALS_PER_MINUTE: u32 = 100;
 /// The warning before a token runs out.
 const WARN_BEFORE: Duration = Duration::from_secs(60);
 /// A device that could not reach its session tries again after this.
@@ -92,6 +99,8 @@ pub struct Device {
     unheard_ack: Option<u64>,
     heard: Instant,
     signals: (u32, Instant),
+    /// Requests that were over a limit, in the minute that began then.
+    limited: (u32, Instant),
     expiry: Option<SpawnHandle>,
     /// What an `Authorization` header has proven, until `started`.
     entering: Option<Caller>,
@@ -130,6 +139,7 @@ impl Device {
             unheard_ack: None,
             heard: Instant::now(),
             signals: (0, Instant::now()),
+            limited: (0, Instant::now()),
             expiry: None,
             entering: caller,
             address,
@@ -382,7 +392,7 @@ impl Device {
         ctx.spawn(work.into_actor(self).map(|decision, device, ctx| {
             device.sending = false;
             if let (Some((re, message, bytes)), Some(answers)) = (device.sends.pop_front(), device.answers.clone()) {
-                let limited = (!decision.allowed).then_some(decision.retry_after_ms);
+                let limited = (!decision.allowed).then_some(decision);
                 device.hand_over(re, message, bytes, limited, answers);
             }
             device.next_send(ctx);
@@ -394,7 +404,7 @@ impl Device {
         re: Option<u64>,
         message: OutgoingMessage,
         bytes: usize,
-        limited: Option<u64>,
+        limited: Option<Decision>,
         answers: mpsc::UnboundedSender<Answer>,
     ) {
         let Some(caller) = self.caller else {
@@ -447,6 +457,15 @@ impl Device {
         }
         self.signals.0 += 1;
         self.signals.0 <= SIGNALS_PER_SECOND
+    }
+
+    /// One who goes on sending after so many refusals in a minute does not listen.
+    fn bears_another_refusal(&mut self) -> bool {
+        if self.limited.1.elapsed() >= Duration::from_secs(60) {
+            self.limited = (0, Instant::now());
+        }
+        self.limited.0 += 1;
+        self.limited.0 <= REFUSALS_PER_MINUTE
     }
 
     fn typing(&mut self, typing: Typing) {
@@ -503,34 +522,6 @@ impl Device {
         if self.socket.send_ping(Bytes::new()).is_err() {
             tracing::debug!("no room for a ping");
         }
-    }
-}
-
-/// A problem of a frame's content: the frame itself was readable.
-fn as_validation(problem: Problem) -> Problem {
-    if problem.code == ErrorCode::InvalidFrame { Problem::field("", "invalid") } else { problem }
-}
-
-/// Reads the envelope of a frame. `invalid_frame`: no JSON object; `validation_failed`: one with wrong members.
-fn read_frame(text: &[u8]) -> Result<RawFrame<'_>, Problem> {
-    let invalid = || Problem::new(ErrorCode::InvalidFrame, "a frame is one JSON object");
-    // serde would take an array as well.
-    if !text.trim_ascii_start().starts_with(b"{") {
-        return Err(invalid());
-    }
-    json::read(text).map_err(|problem| if problem.code == ErrorCode::InvalidFrame { invalid() } else { problem })
-}
-
-const fn close_reason(code: u16) -> &'static str {
-    match code {
-        close::DRAINING => "draining",
-        close::REPLACED => "replaced",
-        close::DEVICE_REVOKED => "signed out",
-        close::NOT_ACKNOWLEDGED => "nothing acknowledged",
-        close::PROTOCOL_ERROR => "protocol error",
-        close::SLOW_CONSUMER => "slow consumer",
-        close::CONNECTION_LIMIT => "connection limit",
-        _ => "try again",
     }
 }
 
@@ -676,7 +667,13 @@ impl StreamHandler<Answer> for Device {
             Ok(_) if answer.re.is_none() => {}
             Ok(AnswerBody::Sent(sent)) => self.write(Frame::new("ok", sent).answering(answer.re).to_text()),
             Ok(AnswerBody::Done) => self.write(Frame::new("ok", Empty {}).answering(answer.re).to_text()),
-            Err(problem) => self.refuse(answer.re, problem),
+            Err(problem) => {
+                let goes_on = problem.code != ErrorCode::RateLimited || self.bears_another_refusal();
+                self.refuse(answer.re, problem);
+                if !goes_on {
+                    self.socket.start_close(close::RATE_LIMITED, "rate limited");
+                }
+            }
         }
     }
 

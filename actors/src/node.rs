@@ -416,7 +416,7 @@ impl Node {
     pub async fn send(&self, sender: Sender, message: OutgoingMessage) -> Result<Sent, Problem> {
         message.check(sender.device_id)?;
         let decision = self.limits().message(sender.user_id).await;
-        let limited = (!decision.allowed).then_some(decision.retry_after_ms);
+        let limited = (!decision.allowed).then_some(decision);
         let id = message.conversation_id;
         let (reply, answer) = oneshot::channel();
         let send = Send { sender, message, limited, reply: Reply::Once(reply) };

@@ -7,7 +7,8 @@
 use crate::mailbox::{ask, tell};
 use crate::tree::{Alarm, Vital};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
-use sotto_protocol::UserId;
+use serde_json::json;
+use sotto_protocol::{Problem, UserId};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -79,6 +80,15 @@ pub struct Decision {
     pub reset_secs: u64,
     /// When to try again; 0 if allowed.
     pub retry_after_ms: u64,
+}
+
+impl Decision {
+    /// The refusal, which names its limit: `{name, quota, window}` with the window in seconds.
+    #[must_use]
+    pub fn refusal(&self, name: &str) -> Problem {
+        let limit = json!({ "name": name, "quota": self.limit, "window": self.window_secs });
+        Problem::rate_limited(self.retry_after_ms).with("limit", limit)
+    }
 }
 
 /// Counts one, if the limit allows it.

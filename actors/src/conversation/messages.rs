@@ -1,5 +1,6 @@
 //! What a conversation is told, and by whom.
 
+use crate::rate_limit::Decision;
 use crate::reply::Reply;
 use actix::Message;
 use sotto_protocol::frame::TypingState;
@@ -17,7 +18,7 @@ pub struct Send {
     /// What; its shape has been checked.
     pub message: OutgoingMessage,
     /// The sender is over his limit: refuse with this time to wait, unless it is a repeat.
-    pub limited: Option<u64>,
+    pub limited: Option<Decision>,
     /// Where the answer goes.
     pub reply: Reply,
 }

@@ -53,7 +53,7 @@ impl Node {
         }
         let decision = self.limits().conversation(user).await;
         if !decision.allowed {
-            return Err(Problem::rate_limited(decision.retry_after_ms));
+            return Err(decision.refusal("conversations"));
         }
         let made = self.store().create_conversation(new, Timestamp::now()).await.map_err(store_problem)?;
         let Some((id, is_new)) = made else {
