@@ -13,11 +13,13 @@
 )]
 
 mod auth;
+mod bad_input;
 mod campaign;
 mod claims;
 mod client;
 mod config;
 mod delivery_append;
+mod delivery_socket;
 mod demo;
 mod http;
 mod identity;
@@ -27,6 +29,7 @@ mod membership;
 mod openapi;
 mod refresh_family;
 mod seed;
+mod slow_reader;
 mod store;
 mod support;
 mod talk;

@@ -3,6 +3,8 @@
 pub mod database;
 pub mod node;
 pub mod people;
+pub mod proxy;
+pub mod raw;
 pub mod wire;
 
 /// Writes each test once and runs it on both databases. PostgreSQL comes from `scripts/test`, by the variable

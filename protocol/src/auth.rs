@@ -76,9 +76,7 @@ impl Platform {
     /// Reads what [`Platform::as_str`] wrote.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Ios, Self::Android, Self::Web, Self::Desktop]
-            .into_iter()
-            .find(|platform| platform.as_str() == text)
+        [Self::Ios, Self::Android, Self::Web, Self::Desktop].into_iter().find(|platform| platform.as_str() == text)
     }
 }
 
@@ -132,18 +130,8 @@ impl DeviceInfo {
         field("name", Some(&self.name), limits::MAX_NAME, true);
         field("fingerprint", self.fingerprint.as_deref(), 200, true);
         field("model", self.model.as_deref(), limits::MAX_NAME, false);
-        field(
-            "os_version",
-            self.os_version.as_deref(),
-            limits::MAX_NAME,
-            false,
-        );
-        field(
-            "app_version",
-            self.app_version.as_deref(),
-            limits::MAX_NAME,
-            false,
-        );
+        field("os_version", self.os_version.as_deref(), limits::MAX_NAME, false);
+        field("app_version", self.app_version.as_deref(), limits::MAX_NAME, false);
         if let Some(push) = &self.push {
             field("push/fcm_token", push.fcm_token.as_deref(), 4096, true);
             field("push/apns_token", push.apns_token.as_deref(), 4096, true);

@@ -29,11 +29,7 @@ impl Binary {
     /// Decodes base64url or base64 with or without padding; `None` when it is neither.
     #[must_use]
     pub fn decode(text: &str) -> Option<Vec<u8>> {
-        let engine = if text.contains(['+', '/']) {
-            &STANDARD
-        } else {
-            &URL_SAFE
-        };
+        let engine = if text.contains(['+', '/']) { &STANDARD } else { &URL_SAFE };
         engine.decode(text).ok()
     }
 
@@ -83,9 +79,7 @@ impl<'de> Deserialize<'de> for Binary {
                 formatter.write_str("base64url text")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Binary, E> {
-                Binary::decode(text)
-                    .map(Binary)
-                    .ok_or_else(|| E::custom("not base64url"))
+                Binary::decode(text).map(Binary).ok_or_else(|| E::custom("not base64url"))
             }
         }
         deserializer.deserialize_str(Base64)
@@ -99,11 +93,7 @@ mod tests {
     #[test]
     fn takes_both_alphabets_with_and_without_padding() {
         for text in ["-_8", "-_8=", "+/8", "+/8="] {
-            assert_eq!(
-                Binary::decode(text).as_deref(),
-                Some(&[0xfb, 0xff][..]),
-                "{text}"
-            );
+            assert_eq!(Binary::decode(text).as_deref(), Some(&[0xfb, 0xff][..]), "{text}");
         }
         assert_eq!(Binary::encode(&[0xfb, 0xff]), "-_8");
         assert_eq!(Binary::decode("a b"), None);

@@ -26,9 +26,7 @@ impl ConversationType {
     /// Reads what [`ConversationType::as_str`] wrote.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Direct, Self::Group]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
+        [Self::Direct, Self::Group].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -56,9 +54,7 @@ impl Role {
     /// Reads what [`Role::as_str`] wrote.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Owner, Self::Admin, Self::Member]
-            .into_iter()
-            .find(|role| role.as_str() == text)
+        [Self::Owner, Self::Admin, Self::Member].into_iter().find(|role| role.as_str() == text)
     }
 
     /// Whether the role adds and removes members.

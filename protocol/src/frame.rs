@@ -55,13 +55,7 @@ pub struct Frame<'a, D> {
 impl<'a, D: Serialize> Frame<'a, D> {
     /// A frame without numbers.
     pub const fn new(t: &'a str, d: D) -> Self {
-        Self {
-            t,
-            id: None,
-            re: None,
-            n: None,
-            d,
-        }
+        Self { t, id: None, re: None, n: None, d }
     }
 
     /// The same frame as the answer to a request.

@@ -73,9 +73,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 ///
 /// # Errors
 /// As [`object`].
-pub fn optional_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
+pub fn optional_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     Ok(Option::<Object<T>>::deserialize(deserializer)?.map(|object| object.0))
 }
 
@@ -105,10 +103,7 @@ pub fn read<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, Problem> {
 /// As [`read`].
 pub fn read_below<'de, T: Deserialize<'de>>(prefix: &str, text: &'de [u8]) -> Result<T, Problem> {
     if !depth_within(text, MAX_JSON_DEPTH) {
-        return Err(Problem::new(
-            ErrorCode::InvalidFrame,
-            format!("JSON is nested deeper than {MAX_JSON_DEPTH}"),
-        ));
+        return Err(Problem::new(ErrorCode::InvalidFrame, format!("JSON is nested deeper than {MAX_JSON_DEPTH}")));
     }
     // The fast way first: a path is looked for only when there is something to tell.
     let mut deserializer = serde_json::Deserializer::from_slice(text);
@@ -189,20 +184,14 @@ mod tests {
 
     fn pointer_of(text: &str) -> (ErrorCode, Option<String>) {
         let problem = read::<Outer>(text.as_bytes()).unwrap_err();
-        let pointer = problem
-            .errors
-            .first()
-            .and_then(|error| error.pointer.clone());
+        let pointer = problem.errors.first().and_then(|error| error.pointer.clone());
         (problem.code, pointer)
     }
 
     #[test]
     fn errors_say_where() {
         let failed = ErrorCode::ValidationFailed;
-        assert_eq!(
-            pointer_of(r#"{"inner":[{"number":"x"}]}"#),
-            (failed, Some("/inner/0/number".into()))
-        );
+        assert_eq!(pointer_of(r#"{"inner":[{"number":"x"}]}"#), (failed, Some("/inner/0/number".into())));
         assert_eq!(pointer_of("{}"), (failed, Some("/inner".into())));
         assert_eq!(pointer_of("{"), (ErrorCode::InvalidFrame, None));
         for text in ["{} x", r#"{"inner":7,}"#, "{\"inner\":\"\u{1}\"}"] {

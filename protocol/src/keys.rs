@@ -27,9 +27,7 @@ impl Suite {
     /// Reads what [`Suite::as_str`] wrote.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Signal, Self::Olm]
-            .into_iter()
-            .find(|suite| suite.as_str() == text)
+        [Self::Signal, Self::Olm].into_iter().find(|suite| suite.as_str() == text)
     }
 }
 

@@ -34,15 +34,7 @@ impl Kind {
     /// Reads what [`Kind::as_str`] wrote.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [
-            Self::Text,
-            Self::Media,
-            Self::File,
-            Self::Call,
-            Self::System,
-        ]
-        .into_iter()
-        .find(|kind| kind.as_str() == text)
+        [Self::Text, Self::Media, Self::File, Self::Call, Self::System].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -105,35 +97,20 @@ impl OutgoingMessage {
             (Some(ciphertext), None) => check_ciphertext("/ciphertext", ciphertext, &mut errors)?,
             (None, Some(envelopes)) => check_envelopes(envelopes, sender, &mut errors)?,
         }
-        if self
-            .expires_in
-            .is_some_and(|seconds| !(1..=31_536_000).contains(&seconds))
-        {
+        if self.expires_in.is_some_and(|seconds| !(1..=31_536_000).contains(&seconds)) {
             errors.push(FieldError::at("/expires_in", "out_of_range"));
         }
         if self.client_seq.is_some_and(|count| count < 1) {
             errors.push(FieldError::at("/client_seq", "out_of_range"));
         }
-        if self
-            .roster
-            .as_ref()
-            .is_some_and(|roster| roster.len() > 200)
-        {
+        if self.roster.as_ref().is_some_and(|roster| roster.len() > 200) {
             errors.push(FieldError::at("/roster", "too_long"));
         }
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(Problem::invalid(errors))
-        }
+        if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
     }
 }
 
-fn check_ciphertext(
-    pointer: &str,
-    ciphertext: &Binary,
-    errors: &mut Vec<FieldError>,
-) -> Result<(), Problem> {
+fn check_ciphertext(pointer: &str, ciphertext: &Binary, errors: &mut Vec<FieldError>) -> Result<(), Problem> {
     if ciphertext.is_empty() {
         errors.push(FieldError::at(pointer, "empty"));
     }
@@ -148,25 +125,14 @@ fn check_ciphertext(
     Ok(())
 }
 
-fn check_envelopes(
-    envelopes: &[Envelope],
-    sender: DeviceId,
-    errors: &mut Vec<FieldError>,
-) -> Result<(), Problem> {
+fn check_envelopes(envelopes: &[Envelope], sender: DeviceId, errors: &mut Vec<FieldError>) -> Result<(), Problem> {
     if envelopes.len() > limits::MAX_ENVELOPES {
-        let detail = format!(
-            "at most {} envelopes; use one shared ciphertext",
-            limits::MAX_ENVELOPES
-        );
+        let detail = format!("at most {} envelopes; use one shared ciphertext", limits::MAX_ENVELOPES);
         return Err(Problem::new(ErrorCode::PayloadTooLarge, detail));
     }
     let mut seen = HashSet::with_capacity(envelopes.len());
     for (index, envelope) in envelopes.iter().enumerate() {
-        check_ciphertext(
-            &format!("/envelopes/{index}/ciphertext"),
-            &envelope.ciphertext,
-            errors,
-        )?;
+        check_ciphertext(&format!("/envelopes/{index}/ciphertext"), &envelope.ciphertext, errors)?;
         if envelope.device_id == sender {
             let pointer = format!("/envelopes/{index}/device_id");
             errors.push(FieldError::at(pointer, "sending_device"));
@@ -268,9 +234,7 @@ pub struct Message {
 }
 
 /// A device in a list of differences.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct DeviceRef {
     /// The account.
     pub user_id: UserId,

@@ -133,21 +133,13 @@ impl FieldError {
     /// An error at a place in the body.
     #[must_use]
     pub fn at(pointer: impl Into<String>, code: impl Into<String>) -> Self {
-        Self {
-            pointer: Some(pointer.into()),
-            parameter: None,
-            code: code.into(),
-        }
+        Self { pointer: Some(pointer.into()), parameter: None, code: code.into() }
     }
 
     /// An error in a query parameter or header.
     #[must_use]
     pub fn parameter(name: impl Into<String>, code: impl Into<String>) -> Self {
-        Self {
-            pointer: None,
-            parameter: Some(name.into()),
-            code: code.into(),
-        }
+        Self { pointer: None, parameter: Some(name.into()), code: code.into() }
     }
 }
 
@@ -223,10 +215,7 @@ impl Problem {
     /// 404.
     #[must_use]
     pub fn not_found() -> Self {
-        Self::new(
-            ErrorCode::NotFound,
-            "there is nothing here that you may see",
-        )
+        Self::new(ErrorCode::NotFound, "there is nothing here that you may see")
     }
 
     /// 503 with a time to wait.
@@ -238,11 +227,7 @@ impl Problem {
     /// 429 with a time to wait.
     #[must_use]
     pub fn rate_limited(retry_after_ms: u64) -> Self {
-        Self::new(
-            ErrorCode::RateLimited,
-            "the limit of this kind of request is reached",
-        )
-        .retry_after(retry_after_ms)
+        Self::new(ErrorCode::RateLimited, "the limit of this kind of request is reached").retry_after(retry_after_ms)
     }
 
     /// Sets the time to wait, in milliseconds.

@@ -17,9 +17,7 @@ impl Timestamp {
     /// The present moment by the system's clock, cut to milliseconds.
     #[must_use]
     pub fn now() -> Self {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX / 1000);
         Self::from_millis(millis)
     }
@@ -73,8 +71,8 @@ fn micros(duration: Duration) -> i64 {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000)
-            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let moment =
+            OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         write!(
             formatter,
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
@@ -104,10 +102,9 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        let moment = OffsetDateTime::parse(&text, &Rfc3339)
-            .map_err(|_| D::Error::custom("not an RFC 3339 time"))?;
-        let micros = i64::try_from(moment.unix_timestamp_nanos() / 1000)
-            .map_err(|_| D::Error::custom("time out of range"))?;
+        let moment = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| D::Error::custom("not an RFC 3339 time"))?;
+        let micros =
+            i64::try_from(moment.unix_timestamp_nanos() / 1000).map_err(|_| D::Error::custom("time out of range"))?;
         Ok(Self(micros))
     }
 }

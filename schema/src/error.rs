@@ -38,12 +38,7 @@ impl StoreError {
 }
 
 /// Parts of messages that mean "held by another": the transaction was rolled back.
-const HELD: [&str; 4] = [
-    "lock timeout",
-    "database is locked",
-    "database table is locked",
-    "deadlock detected",
-];
+const HELD: [&str; 4] = ["lock timeout", "database is locked", "database table is locked", "deadlock detected"];
 
 /// Parts of messages that mean "later": time limits, shutdown, a full disk.
 const LATER: [&str; 8] = [

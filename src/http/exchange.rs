@@ -3,7 +3,7 @@
 //! [`exchange`] is the outermost layer; it sees what every other layer answers and makes it fit the contract.
 //! [`in_time`] stands right before each handler: there a late or broken one can still be answered.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -65,7 +65,7 @@ pub struct RequestId(pub Uuid);
 /// # Errors
 /// None of its own.
 pub async fn exchange<B: MessageBody + 'static>(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let begun = Instant::now();
@@ -73,6 +73,7 @@ pub async fn exchange<B: MessageBody + 'static>(
     request.extensions_mut().insert(id);
     // What is logged on the way stands on this span, so that it is found by the id in the answer.
     let span = tracing::info_span!("request", request_id = %id.0);
+    let chunks = Chunks::of(&mut request);
     let mut response = match cors::preflight(&request) {
         Some(answer) => request.into_response(answer),
         None => next.call(request).instrument(span.clone()).await?.map_into_boxed_body(),
@@ -87,7 +88,51 @@ pub async fn exchange<B: MessageBody + 'static>(
     }
     finish(&mut response, id);
     record(&response, code, begun.elapsed());
-    Ok(response)
+    Ok(match chunks {
+        Some(chunks) => response.map_body(|_, body| BoxBody::new(Held { body, _chunks: chunks })),
+        None => response,
+    })
+}
+
+/// A body in chunks that outlives its handler. Chunks that nobody wants any more actix-http reads to their end, however
+/// long that takes, and keeps the connection; while somebody still has them it closes behind the answer.
+#[derive(Clone)]
+struct Chunks(Rc<RefCell<Payload>>);
+
+impl Chunks {
+    fn of(request: &mut ServiceRequest) -> Option<Self> {
+        request.headers().contains_key(header::TRANSFER_ENCODING).then(|| {
+            let chunks = Self(Rc::new(RefCell::new(request.take_payload())));
+            request.set_payload(Payload::Stream { payload: Box::pin(chunks.clone()) });
+            chunks
+        })
+    }
+}
+
+impl Stream for Chunks {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.borrow_mut().poll_next_unpin(context)
+    }
+}
+
+/// An answer that holds the request's body until it is written.
+struct Held {
+    body: BoxBody,
+    _chunks: Chunks,
+}
+
+impl MessageBody for Held {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(context)
+    }
 }
 
 /// The problem that an answer stands for: the one that a handler gave, or one for what actix-web refused by itself.

@@ -35,8 +35,7 @@ pub async fn fresh(kind: Kind, folder: &Path) -> String {
 
 /// A connection of the test's own, beside the server's: to look, to lock, to break.
 pub async fn connect(url: &str) -> tokio_postgres::Client {
-    let (client, connection) =
-        tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("PostgreSQL answers");
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("PostgreSQL answers");
     tokio::spawn(connection);
     client
 }

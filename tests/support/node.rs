@@ -121,7 +121,11 @@ impl Drop for TestNode {
             .filter(|line| line.contains(" ERROR ") || line.contains("panicked"))
             .filter(|line| !self.expected.iter().any(|part| line.contains(part)))
             .collect();
-        assert!(surprises.is_empty(), "the node logged errors that the test did not announce:\n{}", surprises.join("\n"));
+        assert!(
+            surprises.is_empty(),
+            "the node logged errors that the test did not announce:\n{}",
+            surprises.join("\n")
+        );
     }
 }
 
