@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::support::database::{self, Kind};
 use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::HeaderMap;
@@ -65,20 +66,11 @@ impl World {
         Self::on(folder, &url).await
     }
 
-    /// One on SQLite, and one on PostgreSQL if the tests have a server.
+    /// One on SQLite, and one on PostgreSQL.
     async fn both() -> Vec<Self> {
-        let mut worlds = vec![Self::new().await];
-        if let Ok(base) = std::env::var("SOTTO_TEST_POSTGRES") {
-            let name = format!("http_{}", Uuid::new_v4().simple());
-            let (client, connection) = tokio_postgres::connect(&base, tokio_postgres::NoTls).await.unwrap();
-            actix_web::rt::spawn(connection);
-            client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-            let (server, _) = base.rsplit_once('/').unwrap();
-            worlds.push(Self::on(tempfile::tempdir().unwrap(), &format!("{server}/{name}")).await);
-        } else {
-            eprintln!("skipped on PostgreSQL: SOTTO_TEST_POSTGRES is not set (scripts/test sets it)");
-        }
-        worlds
+        let folder = tempfile::tempdir().unwrap();
+        let url = database::fresh(Kind::Postgres, folder.path()).await;
+        vec![Self::new().await, Self::on(folder, &url).await]
     }
 
     async fn on(folder: tempfile::TempDir, url: &str) -> Self {

@@ -3,7 +3,7 @@
 use super::node::TestNode;
 use sotto_client::protocol::auth::{DeviceInfo, LoginRequest, Platform, Purpose, RegisterRequest, Tokens};
 use sotto_client::protocol::frame::Welcome;
-use sotto_client::protocol::message::{Envelope, Kind, OutgoingMessage, Sender};
+use sotto_client::protocol::message::{Envelope, Kind, OutgoingMessage};
 use sotto_client::protocol::{Binary, ConversationId, DeviceId, MessageId, UserId};
 use sotto_client::{DeviceKeys, Rest, Socket, SocketOptions};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -84,10 +84,6 @@ pub async fn pair(node: &TestNode) -> (Device, Device, ConversationId) {
 }
 
 impl Device {
-    pub const fn sender(&self) -> Sender {
-        Sender { user_id: self.user_id, device_id: self.device_id }
-    }
-
     /// The same device against another node.
     pub fn at(&self, node: &TestNode) -> Rest {
         Rest::new(&node.url).expect("a URL").with_token(&self.tokens.access_token)

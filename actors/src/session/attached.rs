@@ -109,8 +109,9 @@ impl Attached {
             && place.known
             && let Some(first) = place.ahead.front()
         {
-            let (next, is_old) = (first.seq == place.sent + 1, first.seq <= place.sent);
-            if !is_old && !(next && self.drained && self.window.has_room()) {
+            let is_old = first.seq <= place.sent;
+            let is_next = first.seq == place.sent + 1 && self.drained && self.window.has_room();
+            if !is_old && !is_next {
                 return;
             }
             let Some(delivery) = place.ahead.pop_front() else {
