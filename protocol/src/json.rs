@@ -105,18 +105,19 @@ pub fn read_below<'de, T: Deserialize<'de>>(prefix: &str, text: &'de [u8]) -> Re
     if !depth_within(text, MAX_JSON_DEPTH) {
         return Err(Problem::new(ErrorCode::InvalidFrame, format!("JSON is nested deeper than {MAX_JSON_DEPTH}")));
     }
+    let text = std::str::from_utf8(text).map_err(|_| not_json())?;
     // The fast way first: a path is looked for only when there is something to tell.
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     if let Ok(value) = object(&mut deserializer)
         && deserializer.end().is_ok()
     {
         return Ok(value);
     }
     // Whatever its values are: what is no JSON from end to end is not looked into.
-    if std::str::from_utf8(text).is_err() || serde_json::from_slice::<IgnoredAny>(text).is_err() {
+    if serde_json::from_str::<IgnoredAny>(text).is_err() {
         return Err(not_json());
     }
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let mut track = Track::new();
     let deserializer = serde_path_to_error::Deserializer::new(&mut deserializer, &mut track);
     match object(deserializer) {
