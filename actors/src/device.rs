@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 
 mod wire;
 
-use wire::{as_validation, close_reason, read_frame};
+use wire::{as_validation, close_reason, connection_number, read_frame};
 
 /// Mailbox: pushes that may wait. The window bounds what a session sends.
 const CAPACITY: usize = 1024;
@@ -226,7 +226,8 @@ impl Device {
         self.caller = Some(caller);
         self.watch_expiry(ctx);
         let node = self.node.clone();
-        let work = async move { node.store().claim_attempt(caller.device_id, attempt, Timestamp::now()).await };
+        let number = attempt.map(connection_number);
+        let work = async move { node.store().claim_attempt(caller.device_id, number, Timestamp::now()).await };
         ctx.spawn(work.into_actor(self).map(move |claimed, device, ctx| match claimed {
             Ok(Some(number)) => device.join(caller, number, attempt.is_some(), ctx),
             Ok(None) if attempt.is_some() => device.socket.start_close(close::REPLACED, "replaced"),

@@ -649,8 +649,9 @@ impl Node {
                 tracing::debug!("a session could not be told of the drain");
             }
         }
-        // Sessions end after their devices' marks have been handed over.
-        while (self.connections() > 0 || !self.0.sessions.is_empty()) && tokio::time::Instant::now() < deadline {
+        // Sessions end after their devices' sockets are closed and their marks handed over. A socket that has not
+        // said who it is has nothing that could be lost.
+        while !self.0.sessions.is_empty() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for journal in self.0.journals.get().into_iter().flatten() {

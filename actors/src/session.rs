@@ -326,7 +326,7 @@ impl Session {
                 passed_over = take_messages(device, user, conversation, up_to, limit, &rows);
             }
             Ok(Read::Receipts { conversation, up_to, limit, rows }) => {
-                take_receipts(device, conversation, up_to, limit, rows);
+                passed_over = take_receipts(device, user, conversation, up_to, limit, rows);
             }
             Ok(Read::Account { events, up_to, full }) => take_account(device, events, up_to, full),
         }

@@ -306,14 +306,18 @@ pub(super) fn take_messages(
     device.pass_over(user, conversation)
 }
 
+/// Sends receipts that were read. `true`: the backlog held none for this device, which is to be kept, or every
+/// connection would read them again.
 pub(super) fn take_receipts(
     device: &mut Attached,
+    user: UserId,
     conversation: ConversationId,
     up_to: i64,
     limit: usize,
     rows: Vec<ReceiptRow>,
-) {
+) -> bool {
     let mut all = rows.len() < limit;
+    let none_at_all = rows.is_empty() && device.backlog.contains_key(&conversation);
     let mut sent = 0_usize;
     for row in rows {
         // It was acknowledged by REST while it was being read.
@@ -345,7 +349,13 @@ pub(super) fn take_receipts(
         } else {
             place.queued = false;
         }
+        if none_at_all && place.in_flight == 0 {
+            let (mark, seen) = (place.mark, place.receipts_sent);
+            device.mark(user, conversation, mark, seen, false);
+            return true;
+        }
     }
+    false
 }
 
 pub(super) fn take_account(device: &mut Attached, events: Vec<(i64, Option<Event>)>, up_to: i64, full: bool) {
