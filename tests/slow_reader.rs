@@ -100,7 +100,7 @@ on_both! {
         let (mut stuck, grown) = beside_a_reader(&node, 600, MESSAGES, 4096).await;
         assert!(grown < 24 * MEBIBYTE, "{} MiB more", grown / MEBIBYTE);
         // Whatever was under way for it ends with the reason.
-        let (frames, code) = stuck.to_the_end().await;
+        let (frames, code) = stuck.read_out().await;
         assert!(
             [Some(close::NOT_ACKNOWLEDGED), Some(close::SLOW_CONSUMER), None].contains(&code),
             "it is cut for being slow, not with {code:?}"
@@ -117,7 +117,7 @@ on_both! {
         // 120 MiB go by; what may wait for him is one.
         let (mut stuck, grown) = beside_a_reader(&node, 60 * 1024, 2000, 4096).await;
         assert!(grown < 32 * MEBIBYTE, "{} MiB more", grown / MEBIBYTE);
-        let (frames, code) = stuck.to_the_end().await;
+        let (frames, code) = stuck.read_out().await;
         assert!(frames <= 20, "{frames} frames of 80 KiB were under way for it");
         assert!([Some(close::NOT_ACKNOWLEDGED), Some(close::SLOW_CONSUMER), None].contains(&code), "{code:?}");
     }

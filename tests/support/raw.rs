@@ -95,11 +95,11 @@ impl RawSocket {
 
     /// Reads to the close frame and tells its code; `None`: the connection ended without one.
     pub async fn close_code(&mut self) -> Option<u16> {
-        self.to_the_end().await.1
+        self.read_out().await.1
     }
 
     /// The same, and how many text frames came before it.
-    pub async fn to_the_end(&mut self) -> (usize, Option<u16>) {
+    pub async fn read_out(&mut self) -> (usize, Option<u16>) {
         let mut texts = 0;
         let end = async {
             while let Some((opcode, payload)) = self.frame().await {
