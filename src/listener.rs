@@ -5,6 +5,8 @@
 //! see upgrades, therefore request ids, handshake checks and refusals of upgrades are made here; and the server no
 //! longer counts a connection once it is given away, so limits and draining of sockets belong to their owners.
 
+mod line;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -17,10 +19,12 @@ use actix_codec::Framed;
 use actix_http::body::MessageBody;
 use actix_http::header::{self, HeaderMap, HeaderName, HeaderValue, HttpDate};
 use actix_http::{
-    HttpMessage as _, HttpService, KeepAlive, Method, Request, Response, StatusCode, Uri, Version, h1, ws,
+    HttpMessage as _, HttpService, KeepAlive, Method, Protocol, Request, Response, StatusCode, Uri, Version, h1, ws,
 };
 use actix_server::{Server, ServerHandle};
-use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt as _, fn_service, map_config};
+use actix_service::{
+    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt as _, apply_fn_factory, fn_service, map_config,
+};
 use actix_web::dev::AppConfig;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::BytesMut;
@@ -30,6 +34,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use uuid::Uuid;
+
+use self::line::{Line, Served};
 
 /// An answer to an upgrade must be written within this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,7 +62,7 @@ pub struct ListenerSettings {
     pub workers: usize,
     /// How long an idle HTTP connection stays open.
     pub keep_alive: Duration,
-    /// How long the head of a connection's first request may take.
+    /// How long the head of a request may take.
     pub head_timeout: Duration,
     /// How long a graceful stop waits for running requests, in whole seconds.
     pub stop_timeout: Duration,
@@ -109,7 +115,7 @@ impl Upgrades {
         self
     }
 
-    async fn dispatch(self: Arc<Self>, request: Request, framed: Framed<TcpStream, h1::Codec>) {
+    async fn dispatch(self: Arc<Self>, request: Request, framed: Framed<Line, h1::Codec>) {
         let upgrade = UpgradeRequest::new(request, framed);
         let path = upgrade.uri().path();
         let Some((_, handler)) = self.routes.iter().find(|(route, _)| *route == path) else {
@@ -215,11 +221,11 @@ pub struct UpgradeRequest {
 }
 
 impl UpgradeRequest {
-    fn new(request: Request, framed: Framed<TcpStream, h1::Codec>) -> Self {
+    fn new(request: Request, framed: Framed<Line, h1::Codec>) -> Self {
         let parts = framed.into_parts();
         Self {
             request,
-            stream: parts.io,
+            stream: parts.io.into_stream(),
             unread: parts.read_buf,
             unsent: parts.write_buf,
             request_id: Uuid::now_v7().to_string(),
@@ -444,7 +450,17 @@ where
         builder = builder.listen(address.to_string(), listener, move || {
             let (upgrades, stopping) = (Arc::clone(&upgrades), stopping.clone());
             let app = app().into_factory().map_err(|err| err.into().error_response());
-            HttpService::build()
+            // Who is served is not timed here.
+            let app = apply_fn_factory(map_config(app, |()| AppConfig::default()), |request: Request, app| {
+                let served = request.conn_data::<Served>().map(Served::begin);
+                let answer = app.call(request);
+                async move {
+                    let answer = answer.await;
+                    drop(served);
+                    answer
+                }
+            });
+            let http = HttpService::build()
                 // Idle connections close when a graceful stop begins, instead of using up its time.
                 .graceful_shutdown_signal(move || {
                     let stopping = stopping.clone();
@@ -453,8 +469,8 @@ where
                 .keep_alive(KeepAlive::Timeout(keep_alive))
                 .client_request_timeout(head_timeout)
                 .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-                .tcp_nodelay(true)
                 .local_addr(address)
+                .on_connect_ext(|line: &Line, data| drop(data.insert(line.served().clone())))
                 .upgrade(fn_service(move |(request, framed)| {
                     let upgrades = Arc::clone(&upgrades);
                     async move {
@@ -462,8 +478,15 @@ where
                         Ok::<_, Infallible>(())
                     }
                 }))
-                .finish(map_config(app, |()| AppConfig::default()))
-                .tcp()
+                .finish(app);
+            fn_service(move |stream: TcpStream| async move {
+                if let Err(err) = stream.set_nodelay(true) {
+                    tracing::debug!(%err, "small answers may wait");
+                }
+                let peer = stream.peer_addr().ok();
+                Ok((Line::new(stream, head_timeout, keep_alive), Protocol::Http1, peer))
+            })
+            .and_then(http)
         })?;
     }
     let server = builder.run();

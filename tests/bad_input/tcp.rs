@@ -266,7 +266,14 @@ on_both! {
                 drop(stream);
             }
         };
-        tokio::join!(half_head, nothing, slow_head, half_body, half_chunks, unwanted, slow_body, gone);
+        let second_head = async {
+            let mut stream = connect(&room).await;
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+            assert_eq!(status(&read(&mut stream, Duration::from_secs(1)).await), 200);
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: te").await.unwrap();
+            cut(&mut stream, "half a head after a whole one").await;
+        };
+        tokio::join!(second_head, half_head, nothing, slow_head, half_body, half_chunks, unwanted, slow_body, gone);
         unchanged(&before, &room.view().await);
         room.close().await;
     }
