@@ -7,7 +7,9 @@ use crate::support::people::{enveloped, pair, register, second_device, shared};
 use crate::support::wire::{ack, next_message, next_of};
 use sotto_client::Socket;
 use sotto_client::protocol::ErrorCode;
+use sotto_client::protocol::conversation::{ConversationType, CreateConversation};
 use sotto_client::protocol::event::Event;
+use sotto_client::rest::HistoryRange;
 use std::time::{Duration, Instant};
 
 /// A sweep comes each second; more is a failure, whatever the machine is doing.
@@ -142,5 +144,26 @@ async fn an_old_list_is_refused_where_the_news_has_not_come() {
         };
         assert_eq!(code(try_send(&mut alices, &by_roster).await), ErrorCode::DeviceListMismatch);
         known.push(added);
+    }
+}
+
+/// A node that has not heard of a removal yet must not store what the removed member sends (rule D8): the Journal
+/// compares the membership again under the lock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_binds_where_the_news_has_not_come() {
+    let node = TestNode::start(Kind::Postgres).await;
+    let other = node.sibling().await;
+    for _ in 0..5 {
+        let (alice, bob) = (register(&node, "alice").await, register(&node, "bob").await);
+        let group = CreateConversation { kind: ConversationType::Group, members: vec![bob.user_id], name: None };
+        let (group, _) = alice.rest.create_conversation(&group, None).await.unwrap();
+        let id = group.conversation_id;
+        // The first node knows both as members now.
+        bob.rest.send_message(&shared(id, "here"), None).await.unwrap();
+        alice.at(&other).remove_members(id, &[bob.user_id]).await.unwrap();
+        let refused = bob.rest.send_message(&shared(id, "still here?"), None).await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
+        let log = alice.rest.history(id, HistoryRange::default()).await.unwrap();
+        assert_eq!(log.items.iter().map(|message| message.seq).collect::<Vec<_>>(), [1, 2]);
     }
 }
