@@ -367,7 +367,15 @@ async fn store_marks(connection: &mut Connection, plan: &MarkPlan, now: Timestam
                 rows.iter().map($field).collect::<Vec<_>>()
             };
         }
-        // A device that was removed meanwhile gets no mark again.
+        // A device that is being removed is waited for, and one that was removed gets no mark again: what is inserted
+        // is decided by a snapshot newer than the lock.
+        let mut devices: Vec<DeviceId> = plan.delivered.keys().map(|(_, device)| *device).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        sql("SELECT id FROM devices WHERE id = ANY($1) ORDER BY id FOR KEY SHARE")
+            .bind::<Array<Uuid>, _>(devices)
+            .execute(connection)
+            .await?;
         sql("INSERT INTO marks (conversation_id, device_id, user_id, delivered_up_to, \
                 delivered_version, receipts_seen, delivered_at, created_at, updated_at) \
              SELECT r.*, $8, $8 FROM UNNEST($1, $2, $3, $4, $5, $6, $7) \
