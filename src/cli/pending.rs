@@ -8,7 +8,7 @@ use super::{CliError, out, user::Seed};
 use crate::config::Config;
 use crate::seed::{self, Shape};
 
-/// Runs the server to its end. To be `crate::boot::serve(config)`.
+/// Runs the server to its end.
 pub async fn serve(config: Config) -> Result<(), CliError> {
     crate::boot::serve(config).await.map_err(|error| CliError::failed(error.to_string()))
 }
@@ -36,7 +36,7 @@ pub async fn seed(config: Config, seed: Seed) -> Result<(), CliError> {
     out::line(format!("made {count} users in {seconds:.1} s; their tokens are in {file}, valid for 24 hours"))
 }
 
-/// The OpenAPI document. To be `crate::http::openapi::document()`.
+/// The OpenAPI document.
 pub fn openapi() -> Result<String, CliError> {
     Ok(crate::http::openapi::document())
 }

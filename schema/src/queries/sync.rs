@@ -15,13 +15,11 @@ struct AttemptRow {
     attempt: i64,
 }
 
-/// Every conversation in which something waits for a device, with where it stands.
-pub async fn backlog(
-    connection: &mut Connection,
-    user: UserId,
-    device: DeviceId,
-) -> Result<Vec<BacklogRow>, StoreError> {
-    Ok(sql("SELECT m.conversation_id, \
+/// Where a device stands in conversations of its user: one text for all of them and for one.
+macro_rules! places {
+    ($where:literal, $rest:literal) => {
+        concat!(
+            "SELECT m.conversation_id, \
             COALESCE(k.delivered_up_to, MIN(m.from_seq) - 1) AS mark, \
             MAX(COALESCE(m.to_seq, h.last_seq)) AS head, \
             h.floor_seq AS floor, \
@@ -30,14 +28,28 @@ pub async fn backlog(
          FROM memberships m \
          JOIN heads h ON h.conversation_id = m.conversation_id \
          JOIN receipts r ON r.conversation_id = m.conversation_id \
-         LEFT JOIN marks k ON k.conversation_id = m.conversation_id AND k.device_id = $2 \
-         WHERE m.user_id = $1 \
-         GROUP BY m.conversation_id, k.delivered_up_to, k.receipts_seen, h.floor_seq \
-         HAVING MAX(COALESCE(m.to_seq, h.last_seq)) \
+         LEFT JOIN marks k ON k.conversation_id = m.conversation_id AND k.device_id = $2 ",
+            $where,
+            " GROUP BY m.conversation_id, k.delivered_up_to, k.receipts_seen, h.floor_seq",
+            $rest
+        )
+    };
+}
+
+/// Every conversation in which something waits for a device, with where it stands.
+pub async fn backlog(
+    connection: &mut Connection,
+    user: UserId,
+    device: DeviceId,
+) -> Result<Vec<BacklogRow>, StoreError> {
+    Ok(sql(places!(
+        "WHERE m.user_id = $1",
+        " HAVING MAX(COALESCE(m.to_seq, h.last_seq)) \
                 > COALESCE(k.delivered_up_to, MIN(m.from_seq) - 1) \
              OR MAX(CASE WHEN m.to_seq IS NULL THEN r.version ELSE 0 END) \
                 > COALESCE(k.receipts_seen, 0) \
-         ORDER BY m.conversation_id")
+         ORDER BY m.conversation_id"
+    ))
     .bind::<Uuid, _>(user)
     .bind::<Uuid, _>(device)
     .load(connection)
@@ -51,24 +63,13 @@ pub async fn place(
     device: DeviceId,
     conversation: ConversationId,
 ) -> Result<Option<BacklogRow>, StoreError> {
-    Ok(sql("SELECT m.conversation_id, \
-            COALESCE(k.delivered_up_to, MIN(m.from_seq) - 1) AS mark, \
-            MAX(COALESCE(m.to_seq, h.last_seq)) AS head, \
-            h.floor_seq AS floor, \
-            MAX(CASE WHEN m.to_seq IS NULL THEN r.version ELSE 0 END) AS receipts_version, \
-            COALESCE(k.receipts_seen, 0) AS receipts_seen \
-         FROM memberships m \
-         JOIN heads h ON h.conversation_id = m.conversation_id \
-         JOIN receipts r ON r.conversation_id = m.conversation_id \
-         LEFT JOIN marks k ON k.conversation_id = m.conversation_id AND k.device_id = $2 \
-         WHERE m.user_id = $1 AND m.conversation_id = $3 \
-         GROUP BY m.conversation_id, k.delivered_up_to, k.receipts_seen, h.floor_seq")
-    .bind::<Uuid, _>(user)
-    .bind::<Uuid, _>(device)
-    .bind::<Uuid, _>(conversation)
-    .get_result(connection)
-    .await
-    .optional()?)
+    Ok(sql(places!("WHERE m.user_id = $1 AND m.conversation_id = $3", ""))
+        .bind::<Uuid, _>(user)
+        .bind::<Uuid, _>(device)
+        .bind::<Uuid, _>(conversation)
+        .get_result(connection)
+        .await
+        .optional()?)
 }
 
 /// The messages of a range that a user may see, ascending. The range decides what was covered:
