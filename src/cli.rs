@@ -12,6 +12,7 @@ pub mod health;
 pub mod migrate;
 pub mod openapi;
 pub mod serve;
+pub mod store;
 pub mod user;
 
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ pub enum Command {
     Migrate(migrate::Migrate),
     /// Check the configuration, or print one to begin with.
     Config(config::ConfigCommand),
+    /// Prepare a database that was restored.
+    Store(store::Store),
     /// Make users for load tests.
     User(user::User),
     /// Ask a running server how it is.

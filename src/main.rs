@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Config(config) => config.run(),
+        Command::Store(store) => store.run(),
         Command::User(user) => user.run(),
         Command::Health(health) => health.run(),
         Command::Openapi(openapi) => openapi.run(),

@@ -34,6 +34,24 @@ pub async fn epoch(connection: &mut Connection) -> Result<uuid::Uuid, StoreError
     Ok(row.epoch)
 }
 
+/// Gives the store a new generation: its history went back (rule D13). What a backup would bring to life a second time
+/// goes in the same transaction: one-time keys that may have been handed out since, codes that may have been used, and
+/// wakes, which count another server's transactions.
+pub async fn new_epoch(connection: &mut Connection, now: Timestamp) -> Result<uuid::Uuid, StoreError> {
+    let fresh = uuid::Uuid::new_v4();
+    transaction!(connection, |connection| {
+        epoch(connection).await?;
+        diesel::update(store::table)
+            .set((store::epoch.eq(bound::<Uuid, _>(fresh)), store::updated_at.eq(bound::<Moment, _>(now))))
+            .execute(connection)
+            .await?;
+        sql("DELETE FROM prekeys WHERE kind IN ('one_time', 'pq_one_time')").execute(connection).await?;
+        sql("DELETE FROM verifications").execute(connection).await?;
+        sql("DELETE FROM wakes").execute(connection).await?;
+        Ok::<_, StoreError>(fresh)
+    })
+}
+
 /// Writes the fingerprint of the secret keys if there is none, and returns the one that stands.
 pub async fn claim_fingerprint(connection: &mut Connection, fingerprint: String) -> Result<String, StoreError> {
     epoch(connection).await?;
