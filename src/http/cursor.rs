@@ -2,7 +2,8 @@
 //!
 //! A cursor is base64url of a body and its HMAC-SHA256. The seal covers whom the cursor was made for, which is
 //! therefore not written down: another device's cursor is as unknown as an invented one. Nothing is kept on the
-//! server, so a cursor is valid on every node and after restarts.
+//! server, so a cursor is valid on every node and after restarts. The seal of a sync cursor covers the store's epoch
+//! too: after a restore the same numbers may stand for other messages, and an old page must not acknowledge those.
 //!
 //! The body of a sync cursor is binary. Numbers are LEB128 varints; of each conversation id only the part is written
 //! that differs from the one before: `0x01, made_at, account, count, count × (shared | told << 5, id[shared..], first,
@@ -47,16 +48,17 @@ impl Cursors {
     /// The cursor of a sync page. Should the page have covered more than fits into a cursor, its last ranges are left
     /// out: they are not acknowledged then, and come again.
     #[must_use]
-    pub fn sync(&self, device: DeviceId, covered: &Covered, now: Timestamp) -> String {
-        self.seal(device.as_bytes(), write_sync(covered, now))
+    pub fn sync(&self, device: DeviceId, epoch: Uuid, covered: &Covered, now: Timestamp) -> String {
+        self.seal(&[device.as_bytes(), epoch.as_bytes()], write_sync(covered, now))
     }
 
     /// What a sync page covered.
     ///
     /// # Errors
-    /// `cursor_unknown` when the cursor was not made here, for another device, or more than 7 days ago.
-    pub fn read_sync(&self, device: DeviceId, cursor: &str, now: Timestamp) -> Result<Covered, Problem> {
-        let body = self.open(device.as_bytes(), cursor).ok_or_else(unknown)?;
+    /// `cursor_unknown` when the cursor was not made here, for another device, before a restore, or more than 7 days
+    /// ago.
+    pub fn read_sync(&self, device: DeviceId, epoch: Uuid, cursor: &str, now: Timestamp) -> Result<Covered, Problem> {
+        let body = self.open(&[device.as_bytes(), epoch.as_bytes()], cursor).ok_or_else(unknown)?;
         let (made_at, covered) = read_sync(&body).ok_or_else(unknown)?;
         let age = u64::try_from(now.as_seconds().saturating_sub(made_at)).unwrap_or(0);
         if age > LIFETIME.as_secs() {
@@ -70,7 +72,7 @@ impl Cursors {
     pub fn list(&self, user: UserId, after: ConversationId) -> String {
         let mut body = vec![LIST];
         body.extend_from_slice(after.as_bytes());
-        self.seal(user.as_bytes(), body)
+        self.seal(&[user.as_bytes()], body)
     }
 
     /// The conversation behind which a list goes on.
@@ -78,20 +80,20 @@ impl Cursors {
     /// # Errors
     /// `cursor_unknown` when the cursor was not made here or for another user.
     pub fn read_list(&self, user: UserId, cursor: &str) -> Result<ConversationId, Problem> {
-        let body = self.open(user.as_bytes(), cursor).ok_or_else(unknown)?;
+        let body = self.open(&[user.as_bytes()], cursor).ok_or_else(unknown)?;
         match body.split_first() {
             Some((&LIST, id)) => Uuid::from_slice(id).map(ConversationId).map_err(|_| unknown()),
             _ => Err(unknown()),
         }
     }
 
-    fn seal(&self, owner: &[u8; 16], mut body: Vec<u8>) -> String {
+    fn seal(&self, owner: &[&[u8; 16]], mut body: Vec<u8>) -> String {
         let seal = hmac::sign(self.keys.active().cursor(), &sealed(owner, &body));
         body.extend_from_slice(seal.as_ref());
         Binary::encode(&body)
     }
 
-    fn open(&self, owner: &[u8; 16], cursor: &str) -> Option<Vec<u8>> {
+    fn open(&self, owner: &[&[u8; 16]], cursor: &str) -> Option<Vec<u8>> {
         if cursor.len() > limits::MAX_CURSOR {
             return None;
         }
@@ -107,8 +109,8 @@ fn unknown() -> Problem {
     Problem::new(ErrorCode::CursorUnknown, "this cursor was not made for you, or more than 7 days ago")
 }
 
-fn sealed(owner: &[u8; 16], body: &[u8]) -> Vec<u8> {
-    [owner.as_slice(), body].concat()
+fn sealed(owner: &[&[u8; 16]], body: &[u8]) -> Vec<u8> {
+    owner.iter().map(|part| part.as_slice()).chain([body]).collect::<Vec<_>>().concat()
 }
 
 fn write_sync(covered: &Covered, now: Timestamp) -> Vec<u8> {
@@ -199,6 +201,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const EPOCH: Uuid = Uuid::from_u128(7);
+
     fn cursors() -> Cursors {
         Cursors::new(Arc::new(SecretKeys::random().unwrap()))
     }
@@ -234,14 +238,14 @@ mod tests {
             });
             let said = Covered { ranges: ranges.collect(), account };
             let (cursors, device) = (cursors(), DeviceId::random());
-            let heard = cursors.read_sync(device, &cursors.sync(device, &said, now()), now()).unwrap();
+            let heard = cursors.read_sync(device, EPOCH, &cursors.sync(device, EPOCH, &said, now()), now()).unwrap();
             prop_assert_eq!(heard.account, said.account);
             prop_assert_eq!(sorted(&heard), sorted(&said));
         }
 
         #[test]
         fn nothing_invented_is_taken(text in "[A-Za-z0-9_-]{0,400}") {
-            prop_assert!(cursors().read_sync(DeviceId::random(), &text, now()).is_err());
+            prop_assert!(cursors().read_sync(DeviceId::random(), EPOCH, &text, now()).is_err());
         }
 
         #[test]
@@ -253,12 +257,12 @@ mod tests {
         #[test]
         fn one_changed_character_is_noticed(at in any::<proptest::sample::Index>()) {
             let (cursors, device) = (cursors(), DeviceId::random());
-            let mut cursor = cursors.sync(device, &covered(std::iter::once(ConversationId::ordered()), 7), now());
+            let mut cursor = cursors.sync(device, EPOCH, &covered(std::iter::once(ConversationId::ordered()), 7), now());
             // The last character may hold bits that mean nothing.
             let at = at.index(cursor.len() - 1);
             let other = if &cursor[at..=at] == "A" { "B" } else { "A" };
             cursor.replace_range(at..=at, other);
-            prop_assert!(cursors.read_sync(device, &cursor, now()).is_err());
+            prop_assert!(cursors.read_sync(device, EPOCH, &cursor, now()).is_err());
         }
     }
 
@@ -266,18 +270,18 @@ mod tests {
     fn five_hundred_conversations_fit() {
         let (cursors, device) = (cursors(), DeviceId::random());
         let said = covered((0..500).map(|_| ConversationId::random()), 2_000_000);
-        let cursor = cursors.sync(device, &said, now());
+        let cursor = cursors.sync(device, EPOCH, &said, now());
         assert!(cursor.len() <= limits::MAX_CURSOR, "{}", cursor.len());
-        assert_eq!(cursors.read_sync(device, &cursor, now()).unwrap().ranges.len(), 500);
+        assert_eq!(cursors.read_sync(device, EPOCH, &cursor, now()).unwrap().ranges.len(), 500);
     }
 
     #[test]
     fn what_does_not_fit_is_left_out() {
         let (cursors, device) = (cursors(), DeviceId::random());
         let said = covered((0..500).map(|_| ConversationId::random()), i64::MAX / 2);
-        let cursor = cursors.sync(device, &said, now());
+        let cursor = cursors.sync(device, EPOCH, &said, now());
         assert!(cursor.len() <= limits::MAX_CURSOR, "{}", cursor.len());
-        let heard = cursors.read_sync(device, &cursor, now()).unwrap();
+        let heard = cursors.read_sync(device, EPOCH, &cursor, now()).unwrap();
         assert!(heard.ranges.len() > 200);
         assert!(sorted(&heard).iter().all(|range| sorted(&said).contains(range)));
     }
@@ -285,12 +289,20 @@ mod tests {
     #[test]
     fn a_cursor_is_bound_to_its_device_and_seven_days() {
         let (cursors, device) = (cursors(), DeviceId::random());
-        let cursor = cursors.sync(device, &covered(std::iter::empty(), 0), now());
+        let cursor = cursors.sync(device, EPOCH, &covered(std::iter::empty(), 0), now());
         let later = |seconds| now().plus(Duration::from_secs(seconds));
-        assert!(cursors.read_sync(device, &cursor, later(7 * 86_400)).is_ok());
-        let expired = cursors.read_sync(device, &cursor, later(7 * 86_400 + 1)).unwrap_err();
+        assert!(cursors.read_sync(device, EPOCH, &cursor, later(7 * 86_400)).is_ok());
+        let expired = cursors.read_sync(device, EPOCH, &cursor, later(7 * 86_400 + 1)).unwrap_err();
         assert_eq!((expired.status, expired.code), (400, ErrorCode::CursorUnknown));
-        assert!(cursors.read_sync(DeviceId::random(), &cursor, now()).is_err());
+        assert!(cursors.read_sync(DeviceId::random(), EPOCH, &cursor, now()).is_err());
+    }
+
+    #[test]
+    fn a_cursor_ends_with_the_history_that_it_speaks_of() {
+        let (cursors, device) = (cursors(), DeviceId::random());
+        let cursor = cursors.sync(device, EPOCH, &covered(std::iter::empty(), 0), now());
+        let restored = cursors.read_sync(device, Uuid::from_u128(8), &cursor, now()).unwrap_err();
+        assert_eq!(restored.code, ErrorCode::CursorUnknown);
     }
 
     #[test]
@@ -299,8 +311,8 @@ mod tests {
         let cursor = cursors.list(user, id);
         assert_eq!(cursors.read_list(user, &cursor).unwrap(), id);
         assert!(cursors.read_list(UserId::random(), &cursor).is_err());
-        assert!(cursors.read_sync(DeviceId(user.0), &cursor, now()).is_err());
-        let sync = cursors.sync(DeviceId(user.0), &covered(std::iter::empty(), 0), now());
+        assert!(cursors.read_sync(DeviceId(user.0), EPOCH, &cursor, now()).is_err());
+        let sync = cursors.sync(DeviceId(user.0), EPOCH, &covered(std::iter::empty(), 0), now());
         assert!(cursors.read_list(user, &sync).is_err());
     }
 }

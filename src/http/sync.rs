@@ -28,8 +28,8 @@ pub async fn read(
 ) -> Result<web::Json<SyncPage>, ApiError> {
     let limit = Query::of(&request)?.number("limit", 1..=MAX_PAGE)?.unwrap_or(PAGE);
     let page = services.node.sync_page(caller.user_id, caller.device_id, limit).await?;
-    let cursor = services.cursors.sync(caller.device_id, &page.covered, Timestamp::now());
     let epoch = services.node.epoch();
+    let cursor = services.cursors.sync(caller.device_id, epoch, &page.covered, Timestamp::now());
     Ok(web::Json(SyncPage { events: page.events, cursor, has_more: page.has_more, epoch }))
 }
 
@@ -41,7 +41,8 @@ pub async fn ack(
     services: ThinData<Services>,
     body: Body<SyncAck, { limits::MAX_BODY }>,
 ) -> Result<HttpResponse, ApiError> {
-    let covered = services.cursors.read_sync(caller.device_id, &body.0.cursor, Timestamp::now())?;
+    let covered =
+        services.cursors.read_sync(caller.device_id, services.node.epoch(), &body.0.cursor, Timestamp::now())?;
     services.node.sync_ack(caller.user_id, caller.device_id, covered).await?;
     Ok(nothing())
 }
