@@ -198,24 +198,28 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The server's history went back: what it stored within the last day is sent again.
+    /// The server's history went back: what it stored within the last day is sent again, also what had waited here
+    /// for longer before.
     pub(crate) fn reopen_outbox(&mut self) -> Result<usize> {
         let since = Timestamp::now().minus(KEPT_FOR).as_micros();
-        let count = diesel::update(
-            outbox::table.filter(outbox::state.eq(OutboxState::Sent.number())).filter(outbox::created_at.gt(since)),
-        )
-        .set(outbox::state.eq(OutboxState::Waiting.number()))
-        .execute(self.connection)?;
+        let is_recent = outbox::created_at
+            .gt(since)
+            .or(outbox::server_time.is_not_null().and(outbox::server_time.assume_not_null().gt(since)));
+        let count =
+            diesel::update(outbox::table.filter(outbox::state.eq(OutboxState::Sent.number())).filter(is_recent))
+                .set(outbox::state.eq(OutboxState::Waiting.number()))
+                .execute(self.connection)?;
         Ok(count)
     }
 
     /// Forgets what was answered more than a day ago.
     pub(crate) fn prune_outbox(&mut self) -> Result<()> {
         let before = Timestamp::now().minus(KEPT_FOR).as_micros();
-        diesel::delete(
-            outbox::table.filter(outbox::state.ne(OutboxState::Waiting.number())).filter(outbox::created_at.le(before)),
-        )
-        .execute(self.connection)?;
+        let is_old = outbox::created_at
+            .le(before)
+            .and(outbox::server_time.is_null().or(outbox::server_time.assume_not_null().le(before)));
+        diesel::delete(outbox::table.filter(outbox::state.ne(OutboxState::Waiting.number())).filter(is_old))
+            .execute(self.connection)?;
         Ok(())
     }
 
