@@ -96,6 +96,7 @@ pub struct KeySet {
     access_token: PurposeKey,
     cursor: hmac::Key,
     encryption: PurposeKey,
+    cluster: PurposeKey,
     code: hmac::Key,
     refresh_token: hmac::Key,
     fingerprint: [u8; KEY_LEN],
@@ -126,6 +127,12 @@ impl KeySet {
         &self.encryption
     }
 
+    /// Seals what nodes tell each other.
+    #[must_use]
+    pub fn cluster(&self) -> &PurposeKey {
+        &self.cluster
+    }
+
     fn derive(kid: String, secret: &[u8]) -> Option<Self> {
         let root = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(secret);
         let purpose = |name: &str| {
@@ -140,6 +147,7 @@ impl KeySet {
             access_token: purpose("access token")?,
             cursor: hmac_key("cursor")?,
             encryption: purpose("encryption")?,
+            cluster: purpose("cluster")?,
             code: hmac_key("code")?,
             refresh_token: hmac_key("refresh token")?,
             fingerprint: purpose("fingerprint")?.0,
@@ -185,7 +193,8 @@ impl SecretKeys {
     fn read(path: &Path, mut file: File) -> Result<Self, SecretKeyError> {
         let metadata = file.metadata().map_err(|source| file_error(path, "examined", source))?;
         let mode = metadata.mode() & 0o777;
-        if mode & 0o077 != 0 {
+        let ours = fs::metadata("/proc/self").map_or(0, |own| own.uid());
+        if is_exposed(mode, metadata.uid(), ours) {
             return Err(SecretKeyError::Exposed { path: path.to_owned(), mode });
         }
         let content = |reason| SecretKeyError::Content { path: path.to_owned(), reason };
@@ -302,6 +311,13 @@ fn make(path: &Path) -> Result<(), SecretKeyError> {
     }
 }
 
+/// Whether others than this process may use a file. Orchestrators hand secrets out as files of root that a group may
+/// read: to a process that is not root, its own group is nobody else.
+const fn is_exposed(mode: u32, owner: u32, ours: u32) -> bool {
+    let forbidden = if owner == 0 && ours != 0 { 0o037 } else { 0o077 };
+    mode & forbidden != 0
+}
+
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text)?;
@@ -367,6 +383,22 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = SecretKeys::open(&path).unwrap_err().to_string();
             assert!(error.contains("chmod 600") && error.contains(&format!("{mode:o}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_group_may_read_what_belongs_to_root_alone() {
+        const ROOT: u32 = 0;
+        for (mode, owner, ours, expected) in [
+            (0o440, ROOT, 65532, false),
+            (0o640, ROOT, 65532, false),
+            (0o644, ROOT, 65532, true),
+            (0o660, ROOT, 65532, true),
+            (0o640, ROOT, ROOT, true),
+            (0o640, 65532, 65532, true),
+            (0o600, 65532, 65532, false),
+        ] {
+            assert_eq!(is_exposed(mode, owner, ours), expected, "{mode:o} of {owner} for {ours}");
         }
     }
 
