@@ -21,6 +21,7 @@ mod config;
 mod delivery_append;
 mod delivery_socket;
 mod demo;
+mod disks;
 mod http;
 mod identity;
 mod idle_sockets;

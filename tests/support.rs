@@ -1,6 +1,7 @@
 //! What the tests stand on: real nodes as processes of their own, private databases, people with devices.
 
 pub mod database;
+pub mod disk;
 pub mod node;
 pub mod people;
 pub mod proxy;
