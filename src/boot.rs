@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use actix_rt::task::JoinHandle;
 use actix_web::web;
+use sotto_actors::bus::seal::ClusterKeys;
+use sotto_actors::node::{ClusterSettings, StartError};
 use sotto_actors::rate_limit::{Limit, LimitSettings};
 use sotto_actors::{Node, NodeSettings};
 use sotto_protocol::{DeviceId, Timestamp, UserId, close};
@@ -51,6 +53,9 @@ pub enum BootError {
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Redis is set to something that cannot be used.
+    #[error(transparent)]
+    Redis(#[from] sotto_actors::redis::RedisSetting),
     /// Text messages cannot be sent.
     #[error(transparent)]
     Sms(#[from] SmsError),
@@ -65,6 +70,15 @@ pub enum BootError {
         /// Why.
         error: io::Error,
     },
+}
+
+impl From<StartError> for BootError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Store(error) => Self::Store(error),
+            StartError::Redis(error) => Self::Redis(error),
+        }
+    }
 }
 
 /// A node that serves.
@@ -147,7 +161,7 @@ pub async fn start_on(config: &Config, main: TcpListener, admin: Option<TcpListe
     let changes: Arc<dyn Changes> = live.clone();
     let sms = Sms::start(config)?;
     let identity = web::Data::new(Identity::new(store.clone(), Arc::clone(&keys), sms, changes, config, &node_id));
-    let settings = node_settings(config, node_id);
+    let settings = node_settings(config, node_id, &keys);
     let node = Node::start(store, identity.clone().into_inner(), settings).await?;
     // Set once: nothing has changed before the listeners are up.
     let _ = live.0.set(node.clone());
@@ -283,7 +297,12 @@ fn node_id(config: &Config) -> Result<String, BootError> {
     }
 }
 
-fn node_settings(config: &Config, node_id: String) -> NodeSettings {
+fn node_settings(config: &Config, node_id: String, keys: &SecretKeys) -> NodeSettings {
+    let cluster = config.cluster.redis_url.as_ref().map(|url| ClusterSettings {
+        redis_url: url.expose().to_owned(),
+        keys: ClusterKeys::new(keys.all().map(|set| *set.cluster().expose()).collect()),
+        namespace: keys.fingerprint().chars().filter(char::is_ascii_alphanumeric).take(12).collect(),
+    });
     let per = |count, seconds| Limit { count, window: Duration::from_secs(seconds) };
     let limits = &config.limits;
     NodeSettings {
@@ -301,6 +320,7 @@ fn node_settings(config: &Config, node_id: String) -> NodeSettings {
         max_sockets: config.http.max_sockets,
         max_sockets_per_address: config.http.max_sockets_per_address,
         max_sockets_per_user: config.http.max_sockets_per_user,
+        cluster,
         ..NodeSettings::default()
     }
 }

@@ -10,6 +10,7 @@
 //! read again first; and nothing is accepted by old knowledge, for the Journal compares the versions again
 //! under the lock (rule D8).
 
+use crate::bus::event::Event;
 use crate::journal::{Journal, Marks, Raise, Write, Written};
 use crate::mailbox::tell;
 use crate::node::Node;
@@ -355,6 +356,13 @@ impl Conversation {
         self.in_flight.insert(request.ticket, request);
     }
 
+    /// Tells the nodes where other members may be what was committed here.
+    fn tell_nodes(&self, event: impl FnOnce() -> Event) {
+        if let Some(state) = &self.state {
+            self.node.bus().tell(|| state.members.keys().copied().collect(), event);
+        }
+    }
+
     fn remember(&mut self, message: MessageId, user: UserId, seq: Seq, at: Timestamp) {
         if self.recent.insert(message, (user, seq, at)).is_none() {
             self.recent_order.push_back(message);
@@ -382,12 +390,10 @@ impl Conversation {
             return self.keep(Wake { seq, receipts: 0, again: true });
         }
         let row = row_of(self.id, request.sender, request.message, seq, at);
-        self.spread(&Arc::new(Delivery {
-            conversation_id: self.id,
-            seq,
-            row: Some(row),
-            shared_text: OnceLock::new(),
-        }));
+        let delivery =
+            Arc::new(Delivery { conversation_id: self.id, seq, row: Some(row), shared_text: OnceLock::new() });
+        self.spread(&delivery);
+        self.tell_nodes(|| Event::Delivered(delivery));
     }
 
     fn read(&mut self, pending: PendingRead, ctx: &mut Context<Self>) {
@@ -586,6 +592,7 @@ impl Handler<MarksRaised> for Conversation {
             }
         }
         self.spread_receipts(version, Some(&told));
+        self.node.bus().tell(|| told.into_iter().collect(), || Event::Receipts(self.id, version));
         if first <= self.told_receipts + 1 {
             self.told_receipts = self.told_receipts.max(version);
         } else if first == self.receipts_ahead.1 + 1 {

@@ -10,6 +10,7 @@ use crate::identity::Caller;
 use crate::mailbox::{Refused, tell};
 use crate::node::Node;
 use crate::rate_limit::Decision;
+use crate::registry::connection_number;
 use crate::reply::{Answer, AnswerBody, Reply};
 use crate::session::{Ack, Attach, Detach, Session, SetActivity};
 use crate::socket::{Incoming, SendError, Socket, SocketLimits, Violation};
@@ -33,7 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 
 mod wire;
 
-use wire::{as_validation, close_reason, connection_number, read_frame};
+use wire::{as_validation, close_reason, read_frame};
 
 /// Mailbox: pushes that may wait. The window bounds what a session sends.
 const CAPACITY: usize = 1024;

@@ -13,6 +13,7 @@ pub mod journal;
 pub mod mailbox;
 pub mod node;
 pub mod rate_limit;
+pub mod redis;
 pub mod registry;
 mod render;
 pub mod reply;

@@ -1,22 +1,23 @@
 //! A node: its store, its directories of actors, and what REST and sockets ask of them.
 
-use crate::bus::Bus;
-use crate::bus::local::LocalBus;
+use crate::bus::seal::ClusterKeys;
+use crate::bus::{Bus, RedisBus};
 use crate::conversation::{Conversation, MarksRaised, MembersMoved, ReadUpTo, Send, Wake as WakeConversation};
 use crate::directory::Directory;
 use crate::identity::Identity;
 use crate::journal::{Flush, Journal, Marks, Raise};
 use crate::mailbox::{Refused, ask, tell};
 use crate::rate_limit::{LimitSettings, Limits};
-use crate::registry::Registry;
+use crate::redis::{Redis, RedisSetting};
 use crate::registry::local::LocalRegistry;
+use crate::registry::{Incarnation, RedisRegistry, Registry};
 use crate::reply::Reply;
-use crate::session::{AccountMoved, Drain, End, ReadAgain, Session, StockIsLow};
+use crate::session::{Drain, ReadAgain, Session};
 use crate::sweep::Sweep;
 use crate::tree::{Alarm, Vital};
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
-use sotto_protocol::event::{ConversationChanged, DevicesChanged, Event, KeysLow};
+use sotto_protocol::event::{ConversationChanged, DevicesChanged, Event};
 use sotto_protocol::message::{Message as MessageView, OutgoingMessage, Sender, Sent};
 use sotto_protocol::{ConversationId, DeviceId, ErrorCode, MessageId, Problem, Seq, Timestamp, UserId, limits};
 use sotto_schema::append::{Raised, Wake};
@@ -30,6 +31,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use uuid::Uuid;
 
 mod conversations;
+mod elsewhere;
 
 use conversations::view;
 
@@ -59,6 +61,36 @@ pub struct NodeSettings {
     pub max_sockets_per_address: usize,
     /// Most sockets of one user.
     pub max_sockets_per_user: usize,
+    /// How it meets other nodes; none: it is alone, or meets them in the database only.
+    pub cluster: Option<ClusterSettings>,
+}
+
+/// How a node meets others.
+#[derive(Clone)]
+pub struct ClusterSettings {
+    /// Redis, or its Sentinels; may hold a password.
+    pub redis_url: String,
+    /// What nodes tell each other is sealed with keys that are derived from these.
+    pub keys: ClusterKeys,
+    /// Keeps clusters on one Redis apart; letters and digits.
+    pub namespace: String,
+}
+
+impl std::fmt::Debug for ClusterSettings {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "ClusterSettings({})", self.namespace)
+    }
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Redis is set to something that cannot be used.
+    #[error(transparent)]
+    Redis(#[from] RedisSetting),
 }
 
 /// Whether a socket may open.
@@ -85,11 +117,14 @@ impl Default for NodeSettings {
             max_sockets: 50_000,
             max_sockets_per_address: 1000,
             max_sockets_per_user: 20,
+            cluster: None,
         }
     }
 }
 
 struct Inner {
+    incarnation: Incarnation,
+    redis: Option<Redis>,
     store: Store,
     epoch: Uuid,
     settings: NodeSettings,
@@ -141,11 +176,29 @@ fn busy() -> Problem {
 }
 
 impl Node {
-    /// Starts the permanent actors on the calling arbiter: limits, Journals, Sweep. The schema must be up.
+    /// Starts the permanent actors on the calling arbiter: limits, Journals, Sweep, and what meets other nodes. The
+    /// schema must be up.
     ///
     /// # Errors
-    /// The database does not answer.
-    pub async fn start(store: Store, identity: Arc<dyn Identity>, settings: NodeSettings) -> Result<Self, StoreError> {
+    /// The database does not answer; Redis is set to something that cannot be used.
+    pub async fn start(store: Store, identity: Arc<dyn Identity>, settings: NodeSettings) -> Result<Self, StartError> {
+        let incarnation = Incarnation::fresh();
+        let (redis, registry, bus) = match &settings.cluster {
+            None => (None, Registry::Local(LocalRegistry::default()), Bus::Local),
+            Some(cluster) => {
+                let redis = Redis::open(&cluster.redis_url)?;
+                redis.check().await?;
+                let registry = RedisRegistry::new(redis.clone(), &cluster.namespace, incarnation);
+                let bus = RedisBus::new(
+                    redis.clone(),
+                    registry.clone(),
+                    cluster.keys.clone(),
+                    &cluster.namespace,
+                    incarnation,
+                );
+                (Some(redis), Registry::Redis(registry), Bus::Redis(bus))
+            }
+        };
         let epoch = store.epoch().await?;
         let position = store.wakes_position().await?;
         let alarm = Arc::new(Alarm::default());
@@ -154,8 +207,10 @@ impl Node {
             identity,
             limits: Limits::start(settings.limits, &alarm),
             alarm,
-            registry: Registry::Local(LocalRegistry::default()),
-            bus: Bus::Local(LocalBus),
+            incarnation,
+            redis,
+            registry,
+            bus,
             journals: OnceLock::new(),
             sweep: OnceLock::new(),
             conversations: Directory::default(),
@@ -176,6 +231,9 @@ impl Node {
         // Set once: nobody else has the node yet.
         let _ = node.0.journals.set(started);
         let _ = node.0.sweep.set(Sweep::new(node.clone(), position).start());
+        // Heard first, then registered: what is told to a registration must find an ear (rule D3).
+        node.0.bus.start(&node).await;
+        node.0.registry.start(&node);
         Ok(node)
     }
 
@@ -229,6 +287,24 @@ impl Node {
     #[must_use]
     pub fn identity(&self) -> &dyn Identity {
         &*self.0.identity
+    }
+
+    /// This life of the node.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.0.incarnation
+    }
+
+    /// Redis, where the node has one.
+    #[must_use]
+    pub fn redis(&self) -> Option<&Redis> {
+        self.0.redis.as_ref()
+    }
+
+    /// Node to node.
+    #[must_use]
+    pub fn bus(&self) -> &Bus {
+        &self.0.bus
     }
 
     /// Who is where.
@@ -294,13 +370,7 @@ impl Node {
             }
         }
         for (user, seq) in &wake.users {
-            if let Some(session) = self.0.sessions.get(user)
-                && tell(&session, AccountMoved(*seq)).is_err()
-            {
-                let mut repairs = self.0.account_repairs.lock().unwrap_or_else(PoisonError::into_inner);
-                let head = repairs.entry(*user).or_default();
-                *head = (*head).max(*seq);
-            }
+            self.account_head_moved(*user, *seq);
         }
     }
 
@@ -520,18 +590,6 @@ impl Node {
 
     // ---- accounts ----------------------------------------------------------------------------------
 
-    /// Tells sessions here that account events wait: their numbers are read from the database.
-    pub async fn account_moved(&self, users: &[UserId]) {
-        for user in users {
-            if self.0.sessions.get(user).is_none() {
-                continue;
-            }
-            if let Ok(Some(head)) = self.store().account_head(*user).await {
-                self.0.bus.publish(self, &Wake::of_users(vec![(*user, head)]));
-            }
-        }
-    }
-
     /// A user's account events after a number as they are sent; `None` where nothing is left to tell.
     ///
     /// # Errors
@@ -560,27 +618,6 @@ impl Node {
             events.push((row.seq, event));
         }
         Ok(events)
-    }
-
-    /// A device's token family ended: the socket that came with it closes, if it is here.
-    pub fn end_device(&self, user: UserId, device: DeviceId, family: Uuid, code: u16) {
-        if let Some(session) = self.0.sessions.get(&user)
-            && tell(&session, End { device_id: device, family, code }) == Err(Refused::Full)
-        {
-            let node = self.clone();
-            actix_rt::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                node.end_device(user, device, family, code);
-            });
-        }
-    }
-
-    /// A claim left few keys in a device's stock.
-    pub fn keys_low(&self, user: UserId, device: DeviceId, low: KeysLow) {
-        if let Some(session) = self.0.sessions.get(&user) {
-            // One that is full hears it at its next `welcome`.
-            let _ = tell(&session, StockIsLow { device_id: device, low });
-        }
     }
 
     // ---- life --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@
 use crate::device::{Joined, Whisper};
 use crate::mailbox::tell;
 use crate::node::Node;
+use crate::registry::Registration;
 use crate::render;
 use crate::window::{Item, Window};
 
@@ -32,7 +33,7 @@ mod presence;
 
 pub use messages::{
     AccountMoved, Ack, Attach, Deliver, Delivery, Detach, Drain, End, Ephemeral, MarkedElsewhere, PresenceWanted,
-    ReadAgain, ReceiptsMoved, SetActivity, StockIsLow,
+    ReadAgain, ReceiptsMoved, Replace, SetActivity, StockIsLow,
 };
 
 use attached::{Attached, number, take_account, take_marks, take_messages, take_receipts};
@@ -82,8 +83,14 @@ impl Session {
     fn join(&self, connection: SessionId, device_id: DeviceId, ctx: &mut Context<Self>) {
         let node = self.node.clone();
         let user = self.user;
-        let family = self.devices.iter().find(|device| device.connection == connection).map(|device| device.family);
+        let own = self.devices.iter().find(|device| device.connection == connection);
+        let family = own.map(|device| device.family);
+        // Read again, it is known already.
+        let registration = own.filter(|device| !device.joined).map(|device| device.registration(user));
         let work = async move {
+            if let Some(registration) = registration {
+                node.registry().announce(registration).await;
+            }
             // So many at once and no more: all devices may come back in one moment.
             let _turn = node.backlog_turn().await;
             let live = match family {
@@ -153,7 +160,7 @@ impl Session {
             device.emit(Item::State, |n| render::event(n, &event));
         }
         self.pump(index, ctx);
-        self.presence(true, ctx);
+        self.presence(true);
     }
 
     /// Sends as much as the window allows; starts the next read when something waits.
@@ -342,14 +349,14 @@ impl Session {
 
     fn remove(&mut self, index: usize, ctx: &mut Context<Self>) {
         let mut device = self.devices.remove(index);
-        self.node.registry().unregister(device.device_id, device.connection);
+        self.node.registry().unregister(device.registration(self.user));
         let marks = take_marks(&mut device);
         if !marks.is_empty() {
             // Nobody is left to confirm it to; what is not written is sent again.
             let node = self.node.clone();
             tokio::task::spawn_local(async move { node.raise(marks).await });
         }
-        self.presence(false, ctx);
+        self.presence(false);
         if self.devices.is_empty() {
             self.node.sessions().remove(&self.user, &ctx.address());
             ctx.stop();
@@ -386,7 +393,8 @@ impl Handler<Attach> for Session {
             return;
         }
         let (connection, device_id) = (attach.connection, attach.device_id);
-        self.node.registry().register(self.user, device_id, connection, attach.attempt);
+        let registration = Registration { user: self.user, device: device_id, connection, attempt: attach.attempt };
+        self.node.registry().register(registration);
         self.devices.push(Attached {
             device_id,
             connection,
@@ -425,7 +433,7 @@ impl Session {
     /// The older socket of a device is forgotten at once; its own farewell finds nothing here.
     fn remove_replaced(&mut self, index: usize) {
         let mut device = self.devices.remove(index);
-        self.node.registry().unregister(device.device_id, device.connection);
+        self.node.registry().unregister(device.registration(self.user));
         let marks = take_marks(&mut device);
         if !marks.is_empty() {
             let node = self.node.clone();
@@ -600,6 +608,20 @@ impl Handler<End> for Session {
     }
 }
 
+impl Handler<Replace> for Session {
+    type Result = ();
+
+    fn handle(&mut self, replace: Replace, ctx: &mut Self::Context) {
+        let Some(index) = self.place_of(replace.connection) else {
+            return;
+        };
+        if let Some(device) = self.devices.get_mut(index) {
+            device.end(if replace.explicit { close::REPLACED } else { close::DRAINING });
+        }
+        self.remove(index, ctx);
+    }
+}
+
 impl Handler<StockIsLow> for Session {
     type Result = ();
 
@@ -623,13 +645,13 @@ impl Handler<StockIsLow> for Session {
 impl Handler<SetActivity> for Session {
     type Result = ();
 
-    fn handle(&mut self, set: SetActivity, ctx: &mut Self::Context) {
+    fn handle(&mut self, set: SetActivity, _: &mut Self::Context) {
         if let Some(index) = self.place_of(set.connection)
             && let Some(device) = self.devices.get_mut(index)
         {
             device.activity = set.activity;
         }
-        self.presence(false, ctx);
+        self.presence(false);
     }
 }
 
@@ -638,8 +660,7 @@ impl Handler<PresenceWanted> for Session {
 
     fn handle(&mut self, wanted: PresenceWanted, _: &mut Self::Context) {
         if self.online {
-            let text = presence_of(self.user, true);
-            let _ = tell(&wanted.0, Ephemeral { text, except: None });
+            self.node.whisper(&[wanted.0], &presence_of(self.user, true), None);
         }
     }
 }

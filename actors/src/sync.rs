@@ -1,7 +1,7 @@
 //! Catching up without a socket: pages from the stored marks, and their acknowledgement (rule D5).
 
+use crate::bus::event::Event as Told;
 use crate::journal::Marks;
-use crate::mailbox::tell;
 use crate::node::{Node, store_problem};
 use crate::render;
 use crate::session::MarkedElsewhere;
@@ -206,11 +206,10 @@ impl Node {
         if !marks.is_empty() && !self.raise(marks).await {
             return Err(Problem::unavailable("the acknowledgement could not be stored; send it again"));
         }
-        if let Some(session) = self.sessions().get(&user) {
-            let marked = MarkedElsewhere { device_id: device, conversations: elsewhere, account: covered.account };
-            // A full mailbox: the socket sends again what the device then knows by its id.
-            let _ = tell(&session, marked);
-        }
+        let account = covered.account;
+        let event = Told::Marked { device, conversations: elsewhere.clone(), account };
+        self.bus().tell(|| vec![user], || event);
+        self.marked_elsewhere(user, MarkedElsewhere { device_id: device, conversations: elsewhere, account });
         Ok(())
     }
 }

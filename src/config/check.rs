@@ -1,5 +1,7 @@
 //! What makes a configuration as a whole right or wrong, after each value was right by itself.
 
+use sotto_actors::redis::Redis;
+
 use super::{Config, error::Problem, sms::Sender, url::Url};
 
 const HOW_TO_GO_ON: &str = "use a real sender or setting, or listen on 127.0.0.1, or set dev.insecure = true if nobody else can reach this server";
@@ -46,9 +48,14 @@ fn store(config: &Config, problems: &mut Vec<Problem>) {
 }
 
 fn cluster(config: &Config, problems: &mut Vec<Problem>) {
-    if config.cluster.redis_url.is_some() {
-        let text = "cluster.redis_url is set, but clustering is not in this version yet";
-        problems.push(Problem::new(text).hint("leave it out: registry and bus then live in the one process"));
+    if let Some(url) = &config.cluster.redis_url {
+        if let Err(error) = Redis::open(url.expose()) {
+            problems.push(Problem::new(error.to_string()).hint("for one server write redis://127.0.0.1:6379"));
+        }
+        if !matches!(config.store_url().scheme(), Some("postgres" | "postgresql")) {
+            let text = "cluster.redis_url is set, but several nodes cannot share a SQLite file";
+            problems.push(Problem::new(text).hint("set store.url to a PostgreSQL database, or leave Redis out"));
+        }
     }
     if let Some(name) = &config.cluster.node_id {
         let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));

@@ -3,7 +3,7 @@
 use super::{Conversation, TypingSignal, Wake};
 use crate::directory::Directory;
 use crate::mailbox::tell;
-use crate::session::{Deliver, Delivery, Ephemeral, ReceiptsMoved, Session};
+use crate::session::{Deliver, Delivery, ReceiptsMoved, Session};
 use bytes::Bytes;
 use sotto_protocol::frame::{Frame, Typing};
 use sotto_protocol::{Seq, UserId};
@@ -106,12 +106,7 @@ impl Conversation {
                 device_id: Some(signal.sender.device_id),
             },
         );
-        let text = Bytes::from(frame.to_text());
-        for user in state.members.keys() {
-            if let Some(session) = self.node.sessions().get(user) {
-                // Dropped under pressure: nobody misses it for long.
-                let _ = tell(&session, Ephemeral { text: text.clone(), except: Some(signal.sender.device_id) });
-            }
-        }
+        let members: Vec<UserId> = state.members.keys().copied().collect();
+        self.node.whisper(&members, &Bytes::from(frame.to_text()), Some(signal.sender.device_id));
     }
 }

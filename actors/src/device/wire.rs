@@ -3,13 +3,6 @@
 use sotto_protocol::frame::RawFrame;
 use sotto_protocol::{ErrorCode, Problem, close, json};
 
-/// The number that an `attempt` stands for in the order of a device's connections (rule D7). Between two of them
-/// there is room for connections without one, to which the server gives the next number: they must not use up the
-/// number that the device itself will count to next.
-pub(super) const fn connection_number(attempt: i64) -> i64 {
-    attempt.saturating_add(1).saturating_mul(512)
-}
-
 /// A problem of a frame's content: the frame itself was readable.
 pub(super) fn as_validation(problem: Problem) -> Problem {
     if problem.code == ErrorCode::InvalidFrame { Problem::field("", "invalid") } else { problem }

@@ -1,6 +1,7 @@
 //! Conversations as their members see and change them.
 
 use super::{Node, store_problem};
+use crate::bus::event::Event;
 use crate::conversation::{self, MembersMoved};
 use sotto_protocol::conversation::{Conversation as ConversationView, ConversationType, CreateConversation, Member};
 use sotto_protocol::{ConversationId, DeviceId, ErrorCode, Problem, Timestamp, UserId, limits, text};
@@ -122,6 +123,7 @@ impl Node {
         let changed = self.store().change_members(id, user, change, Timestamp::now()).await.map_err(store_problem)?;
         match changed {
             MembersChanged::Done { seq, told } => {
+                self.bus().tell(|| told.clone(), || Event::Members(id, seq));
                 if self.tell_conversation(id, MembersMoved { seq }).is_err() {
                     self.repair_conversation(id);
                 }

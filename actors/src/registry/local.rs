@@ -1,21 +1,18 @@
-//! The registry of a single node: a sharded map in memory.
+//! Who is at this node: a sharded map in memory.
 
-use sotto_protocol::{DeviceId, SessionId, UserId};
+use super::Registration;
+use sotto_protocol::{DeviceId, SessionId};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 64;
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    connection: SessionId,
-    attempt: i64,
-}
+type Shard = HashMap<DeviceId, Registration>;
 
 /// Connections by device.
 #[derive(Debug)]
 pub struct LocalRegistry {
-    shards: Vec<Mutex<HashMap<DeviceId, Entry>>>,
+    shards: Vec<Mutex<Shard>>,
 }
 
 impl Default for LocalRegistry {
@@ -25,21 +22,21 @@ impl Default for LocalRegistry {
 }
 
 impl LocalRegistry {
-    fn shard(&self, device: DeviceId) -> Option<MutexGuard<'_, HashMap<DeviceId, Entry>>> {
+    fn shard(&self, device: DeviceId) -> Option<MutexGuard<'_, Shard>> {
         // Device ids are random: any of their bytes spreads them evenly.
         let last = device.as_bytes().last().copied().unwrap_or_default();
         let shard = self.shards.get(usize::from(last) % SHARDS)?;
         Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn register(&self, _user: UserId, device: DeviceId, connection: SessionId, attempt: i64) -> bool {
-        let Some(mut shard) = self.shard(device) else {
+    pub(super) fn register(&self, fresh: Registration) -> bool {
+        let Some(mut shard) = self.shard(fresh.device) else {
             return false;
         };
-        if shard.get(&device).is_some_and(|known| known.attempt > attempt) {
+        if shard.get(&fresh.device).is_some_and(|known| known.attempt > fresh.attempt) {
             return false;
         }
-        shard.insert(device, Entry { connection, attempt });
+        shard.insert(fresh.device, fresh);
         true
     }
 
@@ -51,12 +48,21 @@ impl LocalRegistry {
         }
     }
 
-    pub(super) fn is_connected(&self, device: DeviceId) -> bool {
-        self.shard(device).is_some_and(|shard| shard.contains_key(&device))
+    /// Whether this connection is the device's at this node.
+    pub(super) fn holds(&self, device: DeviceId, connection: SessionId) -> bool {
+        self.shard(device).is_some_and(|shard| shard.get(&device).is_some_and(|known| known.connection == connection))
+    }
+
+    pub(super) fn all(&self) -> Vec<Registration> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            all.extend(shard.lock().unwrap_or_else(PoisonError::into_inner).values().copied());
+        }
+        all
     }
 
     pub(super) fn len(&self) -> usize {
-        let count = |shard: &Mutex<HashMap<_, _>>| shard.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let count = |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(PoisonError::into_inner).len();
         self.shards.iter().map(count).sum()
     }
 }
@@ -64,17 +70,19 @@ impl LocalRegistry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sotto_protocol::UserId;
 
     #[test]
     fn an_older_attempt_never_replaces_a_newer_one_nor_removes_it() {
         let registry = LocalRegistry::default();
         let (user, device) = (UserId::random(), DeviceId::random());
-        let (first, second) = (SessionId::random(), SessionId::random());
-        assert!(registry.register(user, device, second, 2));
-        assert!(!registry.register(user, device, first, 1));
-        registry.unregister(device, first);
-        assert!(registry.is_connected(device));
-        registry.unregister(device, second);
-        assert!(!registry.is_connected(device));
+        let of = |attempt| Registration { user, device, connection: SessionId::random(), attempt };
+        let (first, second) = (of(1), of(2));
+        assert!(registry.register(second));
+        assert!(!registry.register(first));
+        registry.unregister(device, first.connection);
+        assert!(registry.holds(device, second.connection));
+        registry.unregister(device, second.connection);
+        assert_eq!(registry.len(), 0);
     }
 }

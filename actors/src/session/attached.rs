@@ -3,6 +3,7 @@
 use crate::device::{Device, Push};
 use crate::journal::Marks;
 use crate::mailbox::tell;
+use crate::registry::Registration;
 use crate::render;
 use crate::session::Delivery;
 use crate::window::{Item, Window};
@@ -89,6 +90,10 @@ const AHEAD_BYTES: usize = 64 * 1024;
 const AHEAD: usize = 64;
 
 impl Attached {
+    pub(super) const fn registration(&self, user: UserId) -> Registration {
+        Registration { user, device: self.device_id, connection: self.connection, attempt: self.attempt }
+    }
+
     /// Keeps a message whose predecessors are being read. What does not fit is read in its turn.
     pub(super) fn keep_ahead(&mut self, delivery: &Arc<Delivery>) {
         let size = delivery.row.as_ref().map_or(usize::MAX, size_of_row);

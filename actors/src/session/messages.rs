@@ -1,12 +1,11 @@
 //! What a session is told, and by whom.
 
-use super::Session;
 use crate::device::Device;
 use actix::{Addr, Message};
 use bytes::Bytes;
 use sotto_protocol::event::KeysLow;
 use sotto_protocol::frame::Activity;
-use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId};
+use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, UserId};
 use sotto_schema::rows::MessageRow;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::oneshot;
@@ -134,10 +133,20 @@ pub struct SetActivity {
     pub activity: Activity,
 }
 
-/// Another user's device has come and wants to hear whether this one is there.
-#[derive(Debug, Message)]
+/// Another user's device has come, here or elsewhere, and wants to hear whether this one is there.
+#[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
-pub struct PresenceWanted(pub Addr<Session>);
+pub struct PresenceWanted(pub UserId);
+
+/// The device has opened a newer socket at another node: this connection is the old one.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Replace {
+    /// The connection; any other stays.
+    pub connection: SessionId,
+    /// Whether the newer one counts its attempts.
+    pub explicit: bool,
+}
 
 /// The node drains: all sockets are sent elsewhere.
 #[derive(Debug, Clone, Message)]

@@ -151,8 +151,9 @@ pub async fn claim_attempt(
         .get_result(connection)
         .await
         .optional()?,
-        None => sql("UPDATE devices SET attempt = attempt + 1, updated_at = $2 \
-             WHERE id = $1 RETURNING attempt")
+        // Multiples of 512 are the device's own to count.
+        None => sql("UPDATE devices SET attempt = attempt + CASE WHEN attempt % 512 = 511 THEN 2 ELSE 1 END, \
+             updated_at = $2 WHERE id = $1 RETURNING attempt")
         .bind::<Uuid, _>(device)
         .bind::<Moment, _>(now)
         .get_result(connection)
