@@ -123,6 +123,14 @@ impl Redis {
         Ok(Self(Arc::new(Inner { source, pool, resting: Mutex::new(None), answers: AtomicBool::new(false) })))
     }
 
+    /// Whether a URL could be opened; nothing is connected.
+    ///
+    /// # Errors
+    /// The URL is of another form.
+    pub fn is_readable(url: &str) -> Result<(), RedisSetting> {
+        source(url).map(drop)
+    }
+
     /// Looks whether a server of a kind that cannot be used answers. One that does not answer at all is no error:
     /// the node works without.
     ///

@@ -49,7 +49,7 @@ fn store(config: &Config, problems: &mut Vec<Problem>) {
 
 fn cluster(config: &Config, problems: &mut Vec<Problem>) {
     if let Some(url) = &config.cluster.redis_url {
-        if let Err(error) = Redis::open(url.expose()) {
+        if let Err(error) = Redis::is_readable(url.expose()) {
             problems.push(Problem::new(error.to_string()).hint("for one server write redis://127.0.0.1:6379"));
         }
         if !matches!(config.store_url().scheme(), Some("postgres" | "postgresql")) {
