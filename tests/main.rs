@@ -29,6 +29,7 @@ mod keys;
 mod membership;
 mod openapi;
 mod refresh_family;
+mod restore;
 mod seed;
 mod slow_reader;
 mod store;
