@@ -3,6 +3,7 @@
 //! Start: folder, keys, database, migrations, identity, node, listeners, the line `listening on …`. Stop: readiness
 //! red, no new connections, sockets sent away, Journals flushed, codes handed to the gateway, listeners down.
 
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -290,11 +291,22 @@ fn node_id(config: &Config) -> Result<String, BootError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let name = format!("node-{:08x}", Uuid::new_v4().as_fields().0);
             make_folder(&config.data.dir)?;
-            std::fs::write(&path, &name).map_err(failed)?;
+            keep(&path, &name).map_err(failed)?;
             Ok(name)
         }
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Whole or not at all, also after a power cut: an empty file would keep the node from starting.
+fn keep(path: &Path, text: &str) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = File::create(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 fn node_settings(config: &Config, node_id: String, keys: &SecretKeys) -> NodeSettings {
