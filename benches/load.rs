@@ -83,6 +83,12 @@ pub struct Traffic {
     /// Pairs of users; the first writes to the second.
     #[arg(long, default_value_t = 100)]
     pub pairs: usize,
+    /// Another node of the same cluster, to which the second of each pair connects.
+    #[arg(long)]
+    pub peer_url: Option<String>,
+    /// That node's process.
+    #[arg(long)]
+    pub peer_pid: Option<u32>,
     /// The second writes to the first as well.
     #[arg(long)]
     pub both: bool,
@@ -156,10 +162,14 @@ impl Target {
 
     /// `HOST:PORT`; only this machine is put under load.
     fn address(&self) -> String {
-        let address = self.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
-        assert!(address.starts_with("127."), "load goes to 127.0.0.1 and nowhere else");
-        address
+        address_of(&self.url)
     }
+}
+
+pub fn address_of(url: &str) -> String {
+    let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    assert!(address.starts_with("127."), "load goes to 127.0.0.1 and nowhere else");
+    address
 }
 
 fn main() -> ExitCode {

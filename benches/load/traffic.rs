@@ -94,6 +94,8 @@ type Due = mpsc::UnboundedReceiver<Instant>;
 /// A device that is to be connected.
 struct Part {
     user: User,
+    /// The first or the second of its pair.
+    side: usize,
     out: Option<(Rc<RefCell<Ledger>>, Option<Due>)>,
     inbound: Option<Rc<RefCell<Ledger>>>,
 }
@@ -139,7 +141,7 @@ pub fn run(traffic: &Traffic, pace: Pace) -> bool {
     if let Pace::PerSecond(rate) = pace {
         thread::spawn(move || keep_pace(start, span.until, rate, &due));
     }
-    let pids = [traffic.target.pid, traffic.target.database_pid, Some(std::process::id())];
+    let pids = [traffic.target.pid, traffic.target.database_pid, Some(std::process::id()), traffic.peer_pid];
     let seconds = || pids.map(|pid| pid.map(process::processor_seconds));
     thread::sleep(span.from.saturating_duration_since(Instant::now()));
     let before = seconds();
@@ -183,13 +185,16 @@ async fn generate(
         ledgers.push(Rc::clone(&there));
         ledgers.extend(back.clone());
         let out = Some((Rc::clone(&there), queues.next().flatten()));
-        parts.push(Part { user: first, out, inbound: back.clone() });
+        parts.push(Part { user: first, side: 0, out, inbound: back.clone() });
         let out = back.map(|back| (back, queues.next().flatten()));
-        parts.push(Part { user: second, out, inbound: Some(there) });
+        parts.push(Part { user: second, side: 1, out, inbound: Some(there) });
     }
-    let address = traffic.target.address();
+    let addresses = [
+        traffic.target.address(),
+        traffic.peer_url.as_deref().map_or_else(|| traffic.target.address(), crate::address_of),
+    ];
     let opening = stream::iter(parts).map(|part| async {
-        let connection = Connection::open(&address, &part.user.access_token).await;
+        let connection = Connection::open(&addresses[part.side], &part.user.access_token).await;
         (connection.unwrap_or_else(|error| panic!("no connection: {error}")), part)
     });
     let connected: Vec<_> = opening.buffer_unordered(AT_ONCE).collect().await;
@@ -449,7 +454,7 @@ fn report(traffic: &Traffic, tally: &Tally, used: &[Option<f64>]) -> bool {
         }
         println!("{name}_max_ms={:.2}", histogram.max() as f64 / 1000.0);
     }
-    for (name, used) in ["server", "database", "generator"].iter().zip(used) {
+    for (name, used) in ["server", "database", "generator", "peer"].iter().zip(used) {
         if let Some(used) = used {
             println!("{name}_processors={:.2}", used / seconds);
             println!("{name}_seconds_per_1000={:.4}", 1000.0 * used / tally.answered.max(1) as f64);
