@@ -1,0 +1,1 @@
+//! Made-up histories: each kind of broken promise is found, and its clean twin is not.
