@@ -4,7 +4,7 @@
 use super::*;
 use crate::append::Wake;
 use diesel_async::RunQueryDsl;
-use sotto_protocol::Timestamp;
+use sotto_protocol::{ConversationId, Timestamp, UserId};
 
 /// Writes the wake of the caller's transaction.
 pub async fn write(connection: &mut Connection, wake: &Wake, now: Timestamp) -> Result<(), StoreError> {
@@ -38,6 +38,33 @@ pub async fn since(connection: &mut Connection, position: i64) -> Result<(Vec<Wa
 pub async fn position(connection: &mut Connection) -> Result<i64, StoreError> {
     let row: WakeRow = sql(super::super::WAKES_POSITION).get_result(connection).await?;
     Ok(row.position)
+}
+
+#[derive(diesel::QueryableByName)]
+struct ReaderRow {
+    #[diesel(sql_type = crate::types::Uuid)]
+    conversation_id: ConversationId,
+    #[diesel(sql_type = crate::types::Uuid)]
+    user_id: UserId,
+}
+
+/// Who is or ever was a member of these conversations.
+pub async fn readers(
+    connection: &mut Connection,
+    conversations: Vec<ConversationId>,
+) -> Result<Vec<(ConversationId, UserId)>, StoreError> {
+    let given: Vec<serde_json::Value> =
+        conversations.iter().map(|id| serde_json::json!({ "id": id.0.simple().to_string() })).collect();
+    let rows: Vec<ReaderRow> = sql(concat!(
+        "SELECT DISTINCT m.conversation_id, m.user_id ",
+        given_rows!(),
+        " JOIN memberships m ON m.conversation_id = ",
+        given_uuid!("id")
+    ))
+    .bind::<crate::types::Json, _>(serde_json::Value::from(given))
+    .load(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.conversation_id, row.user_id)).collect())
 }
 
 /// Removes wakes older than a moment.

@@ -17,6 +17,8 @@ super::facade! {
     write fn claim_attempt(device: DeviceId, attempt: Option<i64>, now: Timestamp) -> Option<i64> = sync::claim_attempt;
     /// The wakes since a position, and the next position.
     read fn wakes_since(position: i64) -> (Vec<Wake>, i64) = wakes::since;
+    /// Who is or ever was a member of these conversations.
+    read fn readers(conversations: Vec<ConversationId>) -> Vec<(ConversationId, UserId)> = wakes::readers;
     /// Where a sweep that starts now begins.
     read fn wakes_position() -> i64 = wakes::position;
     /// Removes wakes older than a moment.
