@@ -1,11 +1,18 @@
 //! What the tests stand on: real nodes as processes of their own, private databases, people with devices.
 
+#![allow(dead_code, reason = "two programs stand on it, each on a part")]
+
+pub mod cluster;
 pub mod database;
 pub mod disk;
+pub mod fault;
 pub mod node;
 pub mod people;
+pub mod postgres;
+pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod redis;
 pub mod wire;
 
 /// Writes each test once and runs it on both databases. PostgreSQL comes from `scripts/test`, by the variable

@@ -3,11 +3,27 @@
 use super::database::{self, Kind};
 use sotto_client::protocol::{DeviceId, VerificationId};
 use std::io::{BufRead, BufReader, Read};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// Where a node runs: on the loopback interface, unless something else is said.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The address that it listens on.
+    pub address: IpAddr,
+    /// A command that runs the one which follows it, as `ip netns exec NAME`.
+    pub prefix: Vec<String>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), prefix: Vec::new() }
+    }
+}
 
 /// A running node. Dropped, it is killed and its folder removed.
 pub struct TestNode {
@@ -18,6 +34,7 @@ pub struct TestNode {
     /// `http://127.0.0.1:PORT`
     pub url: String,
     settings: Vec<(String, String)>,
+    place: Place,
     log: Arc<Mutex<String>>,
     /// What a test expects to stand in the log at level WARN or above.
     expected: Vec<&'static str>,
@@ -38,9 +55,21 @@ impl TestNode {
 
     /// A node on a database and folder that exist.
     pub async fn on(kind: Kind, folder: Arc<TempDir>, store_url: String, settings: &[(&str, &str)], port: u16) -> Self {
-        let settings: Vec<_> = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let (child, url, log) = launch(folder.path(), &store_url, &settings, port).await;
-        Self { child, folder, store_url, kind, url, settings, log, expected: Vec::new() }
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Self::at(Place::default(), kind, folder, store_url, settings, port).await
+    }
+
+    /// A node at a place of its own, on a database and folder that exist.
+    pub async fn at(
+        place: Place,
+        kind: Kind,
+        folder: Arc<TempDir>,
+        store_url: String,
+        settings: Vec<(String, String)>,
+        port: u16,
+    ) -> Self {
+        let (child, url, log) = launch(folder.path(), &store_url, &settings, &place, port).await;
+        Self { child, folder, store_url, kind, url, settings, place, log, expected: Vec::new() }
     }
 
     /// Another node of the same database and folder: what a second process would be.
@@ -73,7 +102,7 @@ impl TestNode {
     /// Starts the killed node again on the same port, folder and database.
     pub async fn restart(&mut self) {
         let port = self.url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
-        let (child, url, log) = launch(self.folder.path(), &self.store_url, &self.settings, port).await;
+        let (child, url, log) = launch(self.folder.path(), &self.store_url, &self.settings, &self.place, port).await;
         (self.child, self.url, self.log) = (child, url, log);
     }
 
@@ -138,13 +167,17 @@ async fn launch(
     folder: &Path,
     store_url: &str,
     settings: &[(String, String)],
+    place: &Place,
     port: u16,
 ) -> (Child, String, Arc<Mutex<String>>) {
-    let mut command = Command::new(program());
+    let program = program().display().to_string();
+    let mut words = place.prefix.iter().cloned().chain([program, "serve".to_owned()]);
+    let mut command = Command::new(words.next().expect("a program"));
     command
-        .arg("serve")
+        .args(words)
         .env_clear()
-        .env("SOTTO_HTTP__LISTEN", format!("127.0.0.1:{port}"))
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("SOTTO_HTTP__LISTEN", SocketAddr::new(place.address, port).to_string())
         .env("SOTTO_DATA__DIR", folder)
         .env("SOTTO_STORE__URL", store_url)
         .env("SOTTO_SMS__SENDER", "outbox")
