@@ -39,6 +39,23 @@ macro_rules! given_bytes {
     };
 }
 
+// The database's own clock: those of nodes may differ and jump.
+macro_rules! now {
+    () => {
+        "clock_timestamp()"
+    };
+}
+macro_rules! seconds_ago {
+    ($seconds:literal) => {
+        concat!("clock_timestamp() - interval '", $seconds, " seconds'")
+    };
+}
+macro_rules! ms_since {
+    ($column:literal) => {
+        concat!("(EXTRACT(EPOCH FROM clock_timestamp() - ", $column, ") * 1000)::bigint")
+    };
+}
+
 /// A wake carries its transaction's number: serial ids are given before the commit and can be
 /// committed out of order (rule D1).
 const WRITE_WAKE: &str = "INSERT INTO wakes (xid, body, created_at, updated_at) \

@@ -1,6 +1,7 @@
 //! Rows as the store's callers get them.
 
 pub mod keys;
+pub mod nodes;
 pub mod seed;
 pub mod sign_in;
 

@@ -46,6 +46,23 @@ macro_rules! given_bytes {
     };
 }
 
+// The clock as the database reads it.
+macro_rules! now {
+    () => {
+        "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
+    };
+}
+macro_rules! seconds_ago {
+    ($seconds:literal) => {
+        concat!("CAST((unixepoch('subsec') - ", $seconds, ") * 1000000 AS INTEGER)")
+    };
+}
+macro_rules! ms_since {
+    ($column:literal) => {
+        concat!("CAST(unixepoch('subsec') * 1000 AS INTEGER) - ", $column, " / 1000")
+    };
+}
+
 /// One writer: ids are committed in order, and serve as positions.
 const WRITE_WAKE: &str = "INSERT INTO wakes (xid, body, created_at, updated_at) VALUES (0, $1, $2, $2)";
 

@@ -8,6 +8,7 @@ mod devices;
 mod idempotency;
 mod keys;
 mod meta;
+mod nodes;
 mod seed;
 mod sign_in;
 mod sync;

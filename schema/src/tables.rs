@@ -321,6 +321,29 @@ table! {
     }
 }
 
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Json, Moment, Uuid};
+    /// Lives of nodes that have been seen lately.
+    nodes (incarnation) {
+        incarnation -> Uuid,
+        node_id -> Text,
+        version -> Text,
+        started_at -> Moment,
+        seen_at -> Moment,
+        sockets -> BigInt,
+        sessions -> BigInt,
+        conversations -> BigInt,
+        sweep_lag_ms -> BigInt,
+        is_draining -> Bool,
+        redis -> Nullable<Text>,
+        degraded -> Json,
+        missed -> Json,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
 allow_tables_to_appear_in_same_query!(
     users,
     devices,

@@ -10,6 +10,7 @@ pub mod devices;
 pub mod idempotency;
 pub mod keys;
 pub mod meta;
+pub mod nodes;
 pub mod seed;
 pub mod sign_in;
 pub mod sync;
