@@ -134,6 +134,15 @@ pub enum Note {
         /// Where it stands.
         up_to: Seq,
     },
+    /// A mark was set, so that it stands there or higher.
+    Raised {
+        /// Who set it.
+        by: DeviceId,
+        /// Which one.
+        mark: MarkOf,
+        /// How far, at least.
+        up_to: Seq,
+    },
     /// A page of history was read.
     Page {
         /// Who read.
@@ -272,6 +281,12 @@ impl Book {
                 }
             }
             Note::Marked { by, mark, up_to } => self.marked(by, mark, up_to),
+            Note::Raised { by, mark, up_to } => {
+                if let Some(reader) = self.readers.get_mut(&by) {
+                    let highest = reader.marks.entry(mark).or_default();
+                    *highest = (*highest).max(up_to);
+                }
+            }
             Note::Page { by, after, entries, anew } => self.page(by, after, &entries, anew),
             Note::End { by, last_seq, read_to } => self.end(by, last_seq, read_to),
             Note::Left { by } => {

@@ -347,7 +347,7 @@ impl Device {
                 }
             }
             Asked::Read { conversation, up_to, .. } => match frame.answer::<serde_json::Value>() {
-                Ok(_) => self.ledger().note(conversation, Note::Marked { by: self.id(), mark: MarkOf::MyRead, up_to }),
+                Ok(_) => self.ledger().note(conversation, Note::Raised { by: self.id(), mark: MarkOf::MyRead, up_to }),
                 Err(error) => match error.code() {
                     Some(code) => {
                         self.ledger().counters.refuse(code);

@@ -200,7 +200,7 @@ impl Device {
         }
         let up_to = described.delivered_up_to.max(described.read_up_to);
         if self.ask(&target, "mark read", rest.mark_read(id, up_to)).await.is_some() {
-            self.ledger().note(id, Note::Marked { by, mark: MarkOf::MyRead, up_to });
+            self.ledger().note(id, Note::Raised { by, mark: MarkOf::MyRead, up_to });
         }
     }
 
