@@ -6,6 +6,7 @@
 //! cargo bench --bench load -- pairs --url http://127.0.0.1:8080 --users users.jsonl --pairs 100 --in-flight 8 --seconds 20
 //! cargo bench --bench load -- rate  --url … --users … --pairs 100 --rate 500 --seconds 20
 //! cargo bench --bench load -- idle  --url … --users … --connections 5000 --pid PID
+//! cargo bench --bench load -- storm --url … --peer-url … --kill PID --users … --connections 5000
 //! ```
 //!
 //! It prints `name=value` lines. With `--pid` it also tells what the server used of the processor, with
@@ -32,6 +33,8 @@ mod idle;
 mod ledger;
 #[path = "load/process.rs"]
 mod process;
+#[path = "load/storm.rs"]
+mod storm;
 #[path = "load/traffic.rs"]
 mod traffic;
 
@@ -56,6 +59,8 @@ enum Scenario {
     Rate(Rate),
     /// Connections that do nothing: memory of each.
     Idle(Idle),
+    /// A node is killed and all its connections come back to another.
+    Storm(Storm),
 }
 
 /// What every scenario needs.
@@ -140,6 +145,25 @@ pub struct Idle {
     pub settle: u64,
 }
 
+/// A node is killed and all its connections come back to another.
+#[derive(Args)]
+pub struct Storm {
+    #[command(flatten)]
+    pub target: Target,
+    /// The node that stays.
+    #[arg(long)]
+    pub peer_url: String,
+    /// The process of the node at `--url`, which is killed.
+    #[arg(long)]
+    pub kill: u32,
+    /// How many.
+    #[arg(long, default_value_t = 5000)]
+    pub connections: usize,
+    /// Seconds between the last one and the kill.
+    #[arg(long, default_value_t = 3)]
+    pub settle: u64,
+}
+
 /// A line of the file.
 #[derive(Clone, Deserialize)]
 pub struct User {
@@ -179,6 +203,7 @@ fn main() -> ExitCode {
         Scenario::Pairs(pairs) => traffic::run(&pairs.traffic, traffic::Pace::InFlight(pairs.in_flight)),
         Scenario::Rate(rate) => traffic::run(&rate.traffic, traffic::Pace::PerSecond(rate.rate)),
         Scenario::Idle(idle) => idle::run(&idle),
+        Scenario::Storm(storm) => storm::run(&storm),
     };
     if balanced { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
