@@ -7,7 +7,7 @@ use crate::directory::Directory;
 use crate::identity::Identity;
 use crate::journal::{Flush, Journal, Marks, Raise};
 use crate::mailbox::{Refused, ask, tell};
-use crate::rate_limit::{LimitSettings, Limits};
+use crate::rate_limit::{Leases, LimitSettings, Limits};
 use crate::redis::{Redis, RedisSetting};
 use crate::registry::local::LocalRegistry;
 use crate::registry::{Incarnation, RedisRegistry, Registry};
@@ -202,10 +202,12 @@ impl Node {
         let epoch = store.epoch().await?;
         let position = store.wakes_position().await?;
         let alarm = Arc::new(Alarm::default());
+        let cluster = redis.as_ref().zip(settings.cluster.as_ref());
+        let leases = cluster.map(|(redis, cluster)| Leases::new(redis.clone(), &cluster.namespace));
         let node = Self(Arc::new(Inner {
             epoch,
             identity,
-            limits: Limits::start(settings.limits, &alarm),
+            limits: Limits::start(settings.limits, leases, &alarm),
             alarm,
             incarnation,
             redis,

@@ -1,12 +1,17 @@
 //! The actor RateLimit: sliding windows of what was done in the last minute or hour, per key.
 //!
-//! *Owns:* a shard of the keys and their windows.
+//! *Owns:* a shard of the keys, their windows, and their share of the limits of the cluster.
 //! *When full:* refuses: a flood is what limits are for.
-//! *On death:* the node ends in order; windows count from anew.
+//! *On death:* the node ends in order; windows count from anew, those in Redis stand.
+//!
+//! A window of this node decides first. With Redis a permit of a lease is needed as well, see [`lease`]; while one is
+//! fetched, those who ask for the same key wait in order. Redis is asked for all keys that need it in one call, one
+//! call at a time. Without Redis the window here decides alone.
 
 use crate::mailbox::{ask, tell};
 use crate::tree::{Alarm, Vital};
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
+use lease::{Answer, Ask, Share};
 use serde_json::json;
 use sotto_protocol::{Problem, UserId};
 use std::collections::{HashMap, VecDeque};
@@ -15,10 +20,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
+mod lease;
+mod redis;
+
+pub use redis::Leases;
+
 /// Mailbox of one shard.
 const CAPACITY: usize = 8192;
 /// How often windows in which nothing is left are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(30);
+/// How often leases that have ended are looked for.
+const ROUND: Duration = Duration::from_secs(1);
+/// Keys of one call to Redis.
+const AT_ONCE: usize = 128;
+/// Most who wait for a lease of one key; more are refused.
+const MOST_WAITING: usize = 256;
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,13 +125,65 @@ struct Refund(Subject);
 #[derive(Debug)]
 pub struct RateLimit {
     windows: HashMap<Subject, Window>,
+    cluster: Option<Cluster>,
     _life: Vital,
+}
+
+/// What a shard needs to count together with other nodes.
+#[derive(Debug)]
+struct Cluster {
+    leases: Leases,
+    /// Keys that Redis is to be asked or told about; each stands there once.
+    queue: VecDeque<Subject>,
+    /// When Redis is to be told of a key, soonest first.
+    due: VecDeque<(Instant, Subject)>,
+    busy: bool,
+}
+
+impl Cluster {
+    fn enqueue(&mut self, subject: Subject, shared: &mut Shared) {
+        if !std::mem::replace(&mut shared.is_queued, true) {
+            self.queue.push_back(subject);
+        }
+    }
+
+    fn tell_later(&mut self, subject: Subject, now: Instant) {
+        self.due.push_back((now + lease::VALIDITY, subject));
+    }
 }
 
 #[derive(Debug, Default)]
 struct Window {
     moments: VecDeque<Instant>,
     length: Duration,
+    shared: Option<Box<Shared>>,
+}
+
+/// What a window has beside it in a cluster.
+#[derive(Debug)]
+struct Shared {
+    share: Share,
+    limit: Limit,
+    /// Who waits for a lease.
+    waiting: VecDeque<oneshot::Sender<Decision>>,
+    is_queued: bool,
+    is_asking: bool,
+}
+
+impl Shared {
+    fn new(limit: Limit) -> Self {
+        Self { share: Share::default(), limit, waiting: VecDeque::new(), is_queued: false, is_asking: false }
+    }
+}
+
+/// What became of a count in a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    Decided(Decision),
+    /// Allowed without Redis, which is to be told of it later.
+    Owed(Decision),
+    /// A lease is needed first.
+    Wanting,
 }
 
 impl Window {
@@ -125,11 +193,16 @@ impl Window {
         }
     }
 
-    fn count(&mut self, limit: Limit, now: Instant) -> Decision {
+    /// How many more the window has room for.
+    fn room(&mut self, limit: Limit, now: Instant) -> u32 {
         self.length = limit.window;
         self.forget_before(now);
-        let used = u32::try_from(self.moments.len()).unwrap_or(u32::MAX);
-        let allowed = used < limit.count;
+        limit.count.saturating_sub(u32::try_from(self.moments.len()).unwrap_or(u32::MAX))
+    }
+
+    fn count(&mut self, limit: Limit, now: Instant) -> Decision {
+        let room = self.room(limit, now);
+        let allowed = room > 0;
         if allowed {
             self.moments.push_back(now);
         }
@@ -141,11 +214,180 @@ impl Window {
         Decision {
             allowed,
             limit: limit.count,
-            remaining: limit.count.saturating_sub(used).saturating_sub(u32::from(allowed)),
+            remaining: room.saturating_sub(u32::from(allowed)),
             window_secs: limit.window.as_secs(),
-            reset_secs: reset.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
+            reset_secs: whole_secs(reset),
             retry_after_ms: if allowed { 0 } else { u64::try_from(retry.as_millis()).unwrap_or(u64::MAX).max(1) },
         }
+    }
+
+    /// Counts in a cluster: the window here and a permit are both needed. Without Redis the window is enough.
+    fn count_shared(&mut self, limit: Limit, now: Instant, redis_answers: bool) -> Counted {
+        if self.room(limit, now) == 0 {
+            return Counted::Decided(self.count(limit, now));
+        }
+        let share = &mut self.shared.get_or_insert_with(|| Box::new(Shared::new(limit))).share;
+        if share.take(now) {
+            let left = share.left(now);
+            let decision = self.count(limit, now);
+            return Counted::Decided(Decision { remaining: decision.remaining.min(left), ..decision });
+        }
+        if !redis_answers {
+            let is_new = share.owe(now);
+            let decision = self.count(limit, now);
+            return if is_new { Counted::Owed(decision) } else { Counted::Decided(decision) };
+        }
+        let Some(refused) = share.refused(now) else {
+            return Counted::Wanting;
+        };
+        let retry = refused.retry_at.saturating_duration_since(now);
+        let reset = refused.reset_at.saturating_duration_since(now).min(limit.window);
+        Counted::Decided(Decision {
+            allowed: false,
+            limit: limit.count,
+            remaining: 0,
+            window_secs: limit.window.as_secs(),
+            reset_secs: whole_secs(reset),
+            retry_after_ms: u64::try_from(retry.as_millis()).unwrap_or(u64::MAX).max(1),
+        })
+    }
+
+    /// What to ask of Redis; `is_wanting`: for a portion too.
+    fn ask(&mut self, is_wanting: bool, now: Instant) -> Option<Ask> {
+        let limit = self.shared.as_ref()?.limit;
+        let portion = if is_wanting { self.room(limit, now).min((limit.count / 4).max(1)) } else { 0 };
+        self.shared.as_mut()?.share.ask(portion, limit, now)
+    }
+
+    /// Takes the newest count back. `true`: Redis is to be told.
+    fn refund(&mut self) -> bool {
+        let is_counted = self.moments.pop_back().is_some();
+        is_counted && self.shared.as_mut().is_some_and(|shared| shared.share.refund())
+    }
+
+    /// Forgets what counts no more. `true`: nothing is left.
+    fn forget(&mut self, now: Instant) -> bool {
+        self.forget_before(now);
+        let is_idle = self.shared.as_mut().is_none_or(|shared| {
+            let limit = shared.limit;
+            shared.share.forget(limit, now) && shared.waiting.is_empty() && !shared.is_queued && !shared.is_asking
+        });
+        self.moments.is_empty() && is_idle
+    }
+}
+
+fn whole_secs(time: Duration) -> u64 {
+    time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
+}
+
+impl RateLimit {
+    /// Counts for one who asks now; `None`: he has to wait for a lease.
+    fn decide(&mut self, subject: Subject, limit: Limit, redis_answers: bool) -> Option<Decision> {
+        let now = Instant::now();
+        let window = self.windows.entry(subject).or_default();
+        let Some(cluster) = &mut self.cluster else {
+            return Some(window.count(limit, now));
+        };
+        match window.count_shared(limit, now, redis_answers) {
+            Counted::Decided(decision) => Some(decision),
+            Counted::Owed(decision) => {
+                cluster.tell_later(subject, now);
+                Some(decision)
+            }
+            Counted::Wanting => None,
+        }
+    }
+
+    /// Decides for those who wait, in order, as far as it goes now.
+    fn serve(&mut self, subject: Subject, redis_answers: bool) {
+        loop {
+            let Some(shared) = self.windows.get_mut(&subject).and_then(|window| window.shared.as_mut()) else {
+                return;
+            };
+            if shared.waiting.is_empty() {
+                return;
+            }
+            let limit = shared.limit;
+            let decision = self.decide(subject, limit, redis_answers);
+            let Some(shared) = self.windows.get_mut(&subject).and_then(|window| window.shared.as_mut()) else {
+                return;
+            };
+            match (decision, &mut self.cluster) {
+                (Some(decision), _) => {
+                    if let Some(reply) = shared.waiting.pop_front() {
+                        // Who asked may have gone away; its request still counts.
+                        let _ = reply.send(decision);
+                    }
+                }
+                (None, Some(cluster)) => return cluster.enqueue(subject, shared),
+                (None, None) => return,
+            }
+        }
+    }
+
+    /// Asks Redis for what the queue holds, unless it is being asked.
+    fn advance(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| !cluster.busy && !cluster.queue.is_empty()) else {
+            return;
+        };
+        let mut asks = Vec::new();
+        for subject in cluster.queue.drain(..cluster.queue.len().min(AT_ONCE)) {
+            let Some(window) = self.windows.get_mut(&subject) else {
+                continue;
+            };
+            let is_wanting = window.shared.as_ref().is_some_and(|shared| !shared.waiting.is_empty());
+            let ask = window.ask(is_wanting, now);
+            if let Some(shared) = &mut window.shared {
+                shared.is_queued = false;
+                if let Some(ask) = ask {
+                    shared.is_asking = true;
+                    asks.push((subject, shared.limit, ask));
+                }
+            }
+        }
+        if asks.is_empty() {
+            return self.advance(ctx);
+        }
+        cluster.busy = true;
+        let leases = cluster.leases.clone();
+        let work = async move {
+            let answers = leases.ask(&asks).await;
+            (asks, answers)
+        };
+        ctx.spawn(work.into_actor(self).map(|(asks, answers), actor, ctx| {
+            if let Some(cluster) = &mut actor.cluster {
+                cluster.busy = false;
+            }
+            let mut answers = answers.map(Vec::into_iter);
+            for (subject, _, ask) in asks {
+                let answer = answers.as_mut().ok().and_then(Iterator::next);
+                actor.answered(subject, &ask, answer);
+            }
+            actor.advance(ctx);
+        }));
+    }
+
+    /// Redis has answered, or is away.
+    fn answered(&mut self, subject: Subject, ask: &Ask, answer: Option<Answer>) {
+        let now = Instant::now();
+        let shared = self.windows.get_mut(&subject).and_then(|window| window.shared.as_mut());
+        let (Some(shared), Some(cluster)) = (shared, &mut self.cluster) else {
+            return;
+        };
+        shared.is_asking = false;
+        match answer {
+            Some(answer) => {
+                if let Some(ends) = shared.share.answered(ask, answer, now) {
+                    cluster.due.push_back((ends, subject));
+                }
+            }
+            None => {
+                shared.share.unanswered(ask);
+                cluster.tell_later(subject, now);
+            }
+        }
+        self.serve(subject, answer.is_some());
     }
 }
 
@@ -156,10 +398,22 @@ impl Actor for RateLimit {
         ctx.set_mailbox_capacity(CAPACITY);
         ctx.run_interval(FORGET_EVERY, |actor, _| {
             let now = Instant::now();
-            actor.windows.retain(|_, window| {
-                window.forget_before(now);
-                !window.moments.is_empty()
-            });
+            actor.windows.retain(|_, window| !window.forget(now));
+        });
+        if self.cluster.is_none() {
+            return;
+        }
+        ctx.run_interval(ROUND, |actor, ctx| {
+            let now = Instant::now();
+            let Some(cluster) = &mut actor.cluster else {
+                return;
+            };
+            while let Some((_, subject)) = cluster.due.pop_front_if(|(due, _)| *due <= now) {
+                if let Some(shared) = actor.windows.get_mut(&subject).and_then(|window| window.shared.as_mut()) {
+                    cluster.enqueue(subject, shared);
+                }
+            }
+            actor.advance(ctx);
         });
     }
 }
@@ -167,19 +421,43 @@ impl Actor for RateLimit {
 impl Handler<Count> for RateLimit {
     type Result = ();
 
-    fn handle(&mut self, message: Count, _: &mut Self::Context) {
-        let window = self.windows.entry(message.subject).or_default();
-        // Who asked may have gone away; its request still counts.
-        let _ = message.reply.send(window.count(message.limit, Instant::now()));
+    fn handle(&mut self, message: Count, ctx: &mut Self::Context) {
+        let Count { subject, limit, reply } = message;
+        let redis_answers = self.cluster.as_ref().is_some_and(|cluster| cluster.leases.answers());
+        let waits = |window: &Window| window.shared.as_ref().is_some_and(|shared| !shared.waiting.is_empty());
+        // Nobody overtakes those who wait.
+        let must_wait = self.cluster.is_some() && self.windows.get(&subject).is_some_and(waits);
+        if !must_wait && let Some(decision) = self.decide(subject, limit, redis_answers) {
+            // Who asked may have gone away; its request still counts.
+            let _ = reply.send(decision);
+            return;
+        }
+        let shared = self.windows.get_mut(&subject).and_then(|window| window.shared.as_mut());
+        if let (Some(shared), Some(cluster)) = (shared, &mut self.cluster)
+            && shared.waiting.len() < MOST_WAITING
+        {
+            shared.waiting.push_back(reply);
+            if !shared.is_asking {
+                cluster.enqueue(subject, shared);
+            }
+            return self.advance(ctx);
+        }
+        // Dropped, the reply is a refusal.
     }
 }
 
 impl Handler<Refund> for RateLimit {
     type Result = ();
 
-    fn handle(&mut self, message: Refund, _: &mut Self::Context) {
-        if let Some(window) = self.windows.get_mut(&message.0) {
-            window.moments.pop_back();
+    fn handle(&mut self, message: Refund, ctx: &mut Self::Context) {
+        let Some(window) = self.windows.get_mut(&message.0) else {
+            return;
+        };
+        if window.refund()
+            && let (Some(shared), Some(cluster)) = (&mut window.shared, &mut self.cluster)
+        {
+            cluster.enqueue(message.0, shared);
+            self.advance(ctx);
         }
     }
 }
@@ -193,11 +471,20 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Starts the shards on the calling arbiter.
+    /// Starts the shards on the calling arbiter. With leases the limits hold over all nodes of the cluster.
     #[must_use]
-    pub fn start(settings: LimitSettings, alarm: &Arc<Alarm>) -> Self {
-        let shard = || RateLimit { windows: HashMap::new(), _life: Vital::new("rate limit", Arc::clone(alarm)) };
-        Self { settings, shards: (0..4).map(|_| shard().start()).collect(), hasher: RandomState::new() }
+    pub fn start(settings: LimitSettings, leases: Option<Leases>, alarm: &Arc<Alarm>) -> Self {
+        let cluster = |leases| Cluster { leases, queue: VecDeque::new(), due: VecDeque::new(), busy: false };
+        let shard = || RateLimit {
+            windows: HashMap::new(),
+            cluster: leases.clone().map(cluster),
+            _life: Vital::new("rate limit", Arc::clone(alarm)),
+        };
+        let shards = (0..4).map(|_| shard().start()).collect();
+        if let Some(leases) = leases.filter(|_| settings.enabled) {
+            actix_rt::spawn(async move { leases.warm().await });
+        }
+        Self { settings, shards, hasher: RandomState::new() }
     }
 
     /// Whether anything is limited.

@@ -75,7 +75,7 @@ mod tests {
     #[actix::test]
     async fn the_death_of_a_permanent_actor_is_heard() {
         let alarm = Arc::new(Alarm::default());
-        let limits = Limits::start(LimitSettings::default(), &alarm);
+        let limits = Limits::start(LimitSettings::default(), None, &alarm);
         let quiet = tokio::time::timeout(Duration::from_millis(50), alarm.heard()).await;
         assert!(quiet.is_err(), "all live");
         limits.panic_for_test(UserId::random());
