@@ -11,6 +11,10 @@ test *ARGS:
 campaign N="200":
     SOTTO_TEST_KILLS={{N}} ./scripts/test -p sotto --test suite -- campaign:: --nocapture --test-threads=1
 
+# the power of each database's disk cut under load, again and again: --copies 20 --seed 3 --database both
+power-cut *ARGS="--copies 20":
+    cargo test --locked --test power_cut -- {{ARGS}}
+
 # all tests N times over, ending at the first failure: what is right once must be right always
 again N="10":
     for round in $(seq {{N}}); do echo "round $round of {{N}}"; ./scripts/test || exit 1; done

@@ -145,18 +145,17 @@ impl Disk {
 
     /// Takes all space but so many bytes; less is left if less was free. May be called again to take more.
     pub fn fill(&self, leave: u64) {
-        // Space is counted again after each step: others write, and ext4 needs blocks of its own for long files.
-        for step in 0.. {
-            let Some(excess) = self.free().checked_sub(leave).filter(|excess| *excess >= 4096) else { return };
+        let mut most = u64::MAX;
+        loop {
+            // Counted anew each time: others write, and ext4 takes blocks for itself to note down a long file.
+            let length = self.free().saturating_sub(leave).min(most) & !4095;
+            if length == 0 {
+                return;
+            }
             let file = self.mount.join(format!(".filler-{}", uuid::Uuid::new_v4()));
-            let length = excess.to_string();
-            let taken = run("fallocate", &["--length", &length, &file.display().to_string()]);
-            if taken.is_err() {
-                // What was there is taken by somebody else, or what is left is too little for a file.
+            if run("fallocate", &["--length", &length.to_string(), &file.display().to_string()]).is_err() {
                 let _ = std::fs::remove_file(&file);
-                if step > 20 {
-                    return;
-                }
+                most = length / 2;
             }
         }
     }

@@ -50,6 +50,18 @@ impl PostgresServer {
         server
     }
 
+    /// A server on what another one has left in a folder, on a port of its own.
+    pub async fn resume(folder: &Path) -> Self {
+        // Of one that may still run, on the disk that this is an image of.
+        let _ = std::fs::remove_file(folder.join("data/postmaster.pid"));
+        let port = free_port();
+        append(&folder.join("data/postgresql.conf"), &format!("port = {port}\n"));
+        let postmaster = spawn(folder);
+        let mut server = Self { postmaster, own: None, folder: folder.to_owned(), host: "127.0.0.1".to_owned(), port };
+        server.ready().await;
+        server
+    }
+
     async fn ready(&mut self) {
         let begun = Instant::now();
         let url = self.local_url();
