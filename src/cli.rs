@@ -14,6 +14,7 @@ pub mod openapi;
 pub mod serve;
 pub mod store;
 pub mod user;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,8 @@ pub enum Command {
     Store(store::Store),
     /// Make users for load tests.
     User(user::User),
+    /// Check what a running server or cluster promises, under load.
+    Verify(verify::Verify),
     /// Ask a running server how it is.
     Health(health::Health),
     /// Print the OpenAPI document of the REST interface.

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Command::Config(config) => config.run(),
         Command::Store(store) => store.run(),
         Command::User(user) => user.run(),
+        Command::Verify(verify) => verify.run(),
         Command::Health(health) => health.run(),
         Command::Openapi(openapi) => openapi.run(),
     };

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::account::Account;
 use crate::book::Note;
 use crate::content;
+use crate::counters::Counters;
 use crate::dice::Dice;
 use crate::ledger::Ledger;
 use crate::plan::Plan;
@@ -47,6 +48,11 @@ impl Shared {
     pub fn new(ledger: Ledger, targets: Targets, plan: Plan, devices: u32) -> Self {
         let rate = AtomicU64::new(plan.rate.to_bits());
         Self { ledger, targets, plan, devices, gone: Mutex::default(), rate }
+    }
+
+    /// What is counted.
+    pub fn counters(&self) -> &Counters {
+        &self.ledger.counters
     }
 
     /// Changes the speed.

@@ -14,7 +14,7 @@ use crate::HarnessError;
 use crate::account::Account;
 use crate::book::Book;
 use crate::claims::Claims;
-use crate::counters::{Felt, Mark, View};
+use crate::counters::{Counter, Felt, Mark, View};
 use crate::device::{Circle, Device, Phase, Shared};
 use crate::dice::Dice;
 use crate::ledger::Ledger;
@@ -50,6 +50,7 @@ pub struct Driver {
     dice: Mutex<Dice>,
     claims: Option<(watch::Sender<Phase>, JoinHandle<()>)>,
     figures: Figures,
+    unwitnessed: Counter,
 }
 
 /// What the server said of an account.
@@ -105,7 +106,12 @@ impl Driver {
             slot(Device::new(account, own, Dice::new(dice.roll()), Arc::clone(&shared)))
         });
         let slots = Mutex::new(slots.collect());
-        Ok(Self { shared, slots, dice: Mutex::new(dice), claims, figures })
+        Ok(Self { shared, slots, dice: Mutex::new(dice), claims, figures, unwitnessed: Counter::default() })
+    }
+
+    /// What counts on when the driver itself is settling.
+    pub(crate) fn counters(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     /// Other nodes from now on: for the next connection of each device, and its next request.
@@ -169,7 +175,11 @@ impl Driver {
             self.held().push(slot(device));
             return Err(HarnessError::NoServer("sends of the device to be signed out are not answered".to_owned()));
         }
-        Ok(revoke::revoke(&mut device).await)
+        let revocation = revoke::revoke(&mut device).await;
+        if revocation == Revocation::Unwitnessed {
+            self.unwitnessed.add();
+        }
+        Ok(revocation)
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Vec<Slot>> {
@@ -234,6 +244,7 @@ impl Driver {
             confirmed: counters.confirmed.get(),
             keys_given,
             revoked,
+            unwitnessed: self.unwitnessed.get(),
             histories,
             ok_p50_ms: ledger.answers.percentile(50.0),
             ok_p99_ms: ledger.answers.percentile(99.0),

@@ -39,6 +39,7 @@ mod sessions;
 mod settle;
 mod targets;
 mod times;
+mod verify;
 
 pub use account::{Account, read_accounts};
 pub use book::{Body, Book, Entry, MarkOf, Note, check};
@@ -50,6 +51,7 @@ pub use plan::{Mix, Plan};
 pub use report::{Figures, Report};
 pub use revoke::Revocation;
 pub use sessions::{Ending, SessionBook, SessionNote, check_sessions};
+pub use verify::{Run, Stage};
 
 /// Why nothing could be driven.
 #[derive(Debug, thiserror::Error)]

@@ -47,6 +47,8 @@ pub struct Figures {
     pub keys_given: u64,
     /// Sessions that were ended.
     pub revoked: usize,
+    /// Those of them whose socket or whose refusal was not seen everywhere, because a node or the way to it failed.
+    pub unwitnessed: u64,
     /// Logs that were read anew at the end, each by one device at one node.
     pub histories: u64,
     /// Half of all attempts were answered within this, in milliseconds.
