@@ -4,7 +4,8 @@
 //! it judges while it is written, so that a long run needs little memory. What can only be judged at the end (a message
 //! that one device never got) is judged by [`Book::close`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 
 use sotto_client::protocol::{DeviceId, MessageId, Seq, Timestamp, UserId};
 use uuid::Uuid;
@@ -50,6 +51,20 @@ pub enum MarkOf {
     ToldDelivered(DeviceId),
     /// The event `message_read_update`.
     ToldRead(UserId),
+}
+
+impl fmt::Display for MarkOf {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Head => formatter.write_str("last_seq"),
+            Self::MyDelivered => formatter.write_str("its delivered_up_to"),
+            Self::MyRead => formatter.write_str("its read_up_to"),
+            Self::Delivered(user) => write!(formatter, "delivered_up_to of {user}"),
+            Self::Read(user) => write!(formatter, "read_up_to of {user}"),
+            Self::ToldDelivered(device) => write!(formatter, "message_delivered of {device}"),
+            Self::ToldRead(user) => write!(formatter, "message_read_update of {user}"),
+        }
+    }
 }
 
 /// An entry of the log as history shows it.
@@ -163,10 +178,13 @@ pub enum Note {
         /// The last number that was read.
         read_to: Seq,
     },
-    /// The device was signed out: nothing is owed to it.
+    /// The device was signed out: nothing is owed to it. What its user has received is the least of his devices, which
+    /// is another number with another set of devices, and is compared no more.
     Left {
         /// The device.
         by: DeviceId,
+        /// Whose it was.
+        user: UserId,
     },
     /// An answer that the contract does not know here.
     Strange(String),
@@ -223,6 +241,8 @@ pub struct Book {
     /// The highest acknowledged number.
     head: Seq,
     reads: u64,
+    /// Users of whom a device was signed out.
+    fewer: HashSet<UserId>,
     findings: Findings,
 }
 
@@ -248,6 +268,7 @@ impl Book {
             readers: readers.iter().map(|device| (*device, Reader::default())).collect(),
             head: base,
             reads: 0,
+            fewer: HashSet::new(),
             findings: Findings::default(),
         }
     }
@@ -289,7 +310,8 @@ impl Book {
             }
             Note::Page { by, after, entries, anew } => self.page(by, after, &entries, anew),
             Note::End { by, last_seq, read_to } => self.end(by, last_seq, read_to),
-            Note::Left { by } => {
+            Note::Left { by, user } => {
+                self.fewer.insert(user);
                 if let Some(reader) = self.readers.get_mut(&by) {
                     reader.has_left = true;
                 }
@@ -513,11 +535,14 @@ impl Book {
     }
 
     fn marked(&mut self, by: DeviceId, mark: MarkOf, up_to: Seq) {
+        if matches!(mark, MarkOf::Delivered(user) if self.fewer.contains(&user)) {
+            return;
+        }
         let Some(reader) = self.readers.get_mut(&by) else { return };
         let highest = reader.marks.entry(mark).or_default();
         if up_to < *highest {
             let (id, highest) = (&self.name, *highest);
-            self.findings.add(Promise::MarkBack, || format!("{by}: {mark:?} of {id} was {highest}, now {up_to}"));
+            self.findings.add(Promise::MarkBack, || format!("{by}: {mark} of {id} was {highest}, now {up_to}"));
         }
         *highest = (*highest).max(up_to);
     }

@@ -48,7 +48,7 @@ pub async fn revoke(device: &mut Device) -> Revocation {
     let options = SocketOptions::hello(&device.account.access_token).attempt(device.attempt);
     let socket = Socket::connect(&at.url, &options).await.ok().map(|(socket, _)| socket);
     for circle in &device.circles {
-        device.ledger().note(circle.id, Note::Left { by: id });
+        device.ledger().note(circle.id, Note::Left { by: id, user: device.account.user_id });
     }
     device.shared.gone.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     let Some(revoked) = sign_out(device, &at.url).await else { return Revocation::Unwitnessed };

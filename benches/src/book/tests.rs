@@ -174,7 +174,7 @@ fn lost_for_one_device_with_nothing_behind_it() {
     // Nothing is owed to one that was signed out before.
     let left = changed(|notes| {
         notes.retain(|note| !is_got(note, BEN, 6));
-        notes.push(Note::Left { by: BEN });
+        notes.push(Note::Left { by: BEN, user: UserId(Uuid::from_u128(1)) });
     });
     assert_eq!(left, CLEAN);
 }
@@ -401,6 +401,12 @@ fn a_mark_that_went_back() {
     let seen = |up_to| Note::Marked { by: ANN, mark: MarkOf::MyRead, up_to };
     assert_eq!(changed(|notes| notes.extend([set(4), seen(3)])), [Promise::MarkBack]);
     assert_eq!(changed(|notes| notes.extend([set(4), set(3), seen(4)])), CLEAN);
+    // What a user has received is the least of his devices; without the device it is another number.
+    let user = UserId(Uuid::from_u128(1));
+    let received = |up_to| Note::Marked { by: ANN, mark: MarkOf::Delivered(user), up_to };
+    assert_eq!(changed(|notes| notes.extend([received(6), received(0)])), [Promise::MarkBack]);
+    let left = Note::Left { by: BEN, user };
+    assert_eq!(changed(|notes| notes.extend([received(6), left, received(0)])), CLEAN);
     // The chain of a new connection begins below what was confirmed.
     let back = changed(|notes| {
         let place = place(notes, |note| is_got(note, BEN, 5)) - 1;
