@@ -154,6 +154,9 @@ impl Config {
     /// What to tell loudly at the start, if the operator switched safety off.
     #[must_use]
     pub fn banner(&self) -> Option<&'static str> {
+        if cfg!(feature = "planted-bugs") {
+            return Some("this program has PLANTED BUGS, for tests of the ledger. It loses messages.");
+        }
         self.dev.insecure.then_some(
             "dev.insecure is set: sign-in codes may be readable, limits may be off. Never let strangers reach this server.",
         )
@@ -170,6 +173,14 @@ impl Config {
     fn has_section(&self, name: &str) -> bool {
         self.sections().iter().any(|section| section.name() == name)
     }
+}
+
+/// The bug that this process is to have.
+#[cfg(feature = "planted-bugs")]
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "a program that only tests build")]
+pub fn planted_bug() -> Option<String> {
+    std::env::var("PLANTED_BUG").ok()
 }
 
 /// The environment of this process, for [`Sources`]. Nobody else reads it.

@@ -23,6 +23,7 @@ use sotto_protocol::conversation::ConversationType;
 use sotto_protocol::message::{OutgoingMessage, Sender, Sent};
 use sotto_protocol::{ConversationId, ErrorCode, MessageId, Problem, Seq, Timestamp, UserId, limits};
 use sotto_schema::append::{Append, Appended, ReadMark};
+use sotto_schema::planted::{self, Bug};
 use sotto_schema::rows::{ConversationState, MessageRow};
 use sotto_schema::{PackedEnvelopes, StoreError};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -151,7 +152,9 @@ impl Conversation {
             if self.loading {
                 return;
             }
-            if let Some(sent) = self.recently(request) {
+            let is_member = |state: &State| state.members.contains_key(&request.sender.user_id);
+            let is_checked = !planted::is(Bug::KnownAfterMembership) || self.state.as_ref().is_some_and(is_member);
+            if is_checked && let Some(sent) = self.recently(request) {
                 self.pop_and_answer(Ok(sent), true);
                 continue;
             }
@@ -348,6 +351,11 @@ impl Conversation {
             device_versions,
             first_of_sender,
         };
+        if planted::is(Bug::AnswerBeforeCommit) {
+            let seq = state.last_seq + 1 + i64::try_from(self.in_flight.len()).unwrap_or_default();
+            let sent = self.sent(request.message.message_id, seq, Timestamp::now(), false);
+            std::mem::replace(&mut request.reply, Reply::Once(oneshot::channel().0)).send(Ok(sent));
+        }
         let write = Write { append, ticket: request.ticket, reply: reply.clone() };
         if tell(&self.journal, write).is_err() {
             request.reply.send(Err(busy()));
@@ -364,6 +372,9 @@ impl Conversation {
     }
 
     fn remember(&mut self, message: MessageId, user: UserId, seq: Seq, at: Timestamp) {
+        if planted::is(Bug::NoDedupe) {
+            return;
+        }
         if self.recent.insert(message, (user, seq, at)).is_none() {
             self.recent_order.push_back(message);
             if self.recent_order.len() > RECENT

@@ -26,6 +26,7 @@ use sotto_protocol::frame::{
 };
 use sotto_protocol::message::{OutgoingMessage, Sender};
 use sotto_protocol::{ErrorCode, Problem, SessionId, Timestamp, close, json, limits};
+use sotto_schema::planted::{self, Bug};
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -227,8 +228,15 @@ impl Device {
         self.caller = Some(caller);
         self.watch_expiry(ctx);
         let node = self.node.clone();
-        let number = attempt.map(connection_number);
-        let work = async move { node.store().claim_attempt(caller.device_id, number, Timestamp::now()).await };
+        let number = attempt.map(connection_number).filter(|_| !planted::is(Bug::UnfencedRegistration));
+        let is_slow = planted::is(Bug::SlowRegistration) || planted::is(Bug::UnfencedRegistration);
+        let wait = Duration::from_millis(u64::from(self.connection.0.as_fields().0 % 256));
+        let work = async move {
+            if is_slow {
+                tokio::time::sleep(wait).await;
+            }
+            node.store().claim_attempt(caller.device_id, number, Timestamp::now()).await
+        };
         ctx.spawn(work.into_actor(self).map(move |claimed, device, ctx| match claimed {
             Ok(Some(number)) => device.join(caller, number, attempt.is_some(), ctx),
             Ok(None) if attempt.is_some() => device.socket.start_close(close::REPLACED, "replaced"),

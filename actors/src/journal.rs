@@ -13,6 +13,7 @@ use crate::tree::Vital;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use sotto_protocol::{ConversationId, Timestamp};
 use sotto_schema::append::{AccountMark, Append, Appended, Batch, DeliveredMark, Outcome, Patience, Raised, ReadMark};
+use sotto_schema::planted::{self, Bug};
 use sotto_schema::{JournalConnection, StoreError};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -226,6 +227,10 @@ impl Journal {
         }
         for (waiting, outcome) in done.load.writes.into_iter().zip(done.appended) {
             if outcome == Some(Appended::Locked) && !side {
+                if planted::is(Bug::OvertakenAside) {
+                    self.side.writes.push_back(waiting);
+                    continue;
+                }
                 *self.aside.entry(waiting.write.append.conversation_id).or_default() += 1;
                 self.side.writes.push_back(waiting);
                 continue;

@@ -21,6 +21,7 @@ use sotto_protocol::event::{Event, KeysLow};
 use sotto_protocol::frame::{Activity, Empty, Frame, GoAway};
 use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, UserId, close};
 use sotto_schema::StoreError;
+use sotto_schema::planted::{self, Bug};
 use sotto_schema::rows::{BacklogRow, MessageRow, ReceiptRow};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -513,6 +514,7 @@ impl Handler<Deliver> for Session {
                 continue;
             }
             let next = place.known && !place.queued && drained && has_room && place.sent + 1 == delivery.seq;
+            let next = next || (has_room && planted::is(Bug::PayloadBeforeBacklog));
             let mut passed_over = false;
             match &delivery.row {
                 Some(row) if next => {
@@ -601,7 +603,8 @@ impl Handler<End> for Session {
     type Result = ();
 
     fn handle(&mut self, end: End, _: &mut Self::Context) {
-        let ended = |device: &&mut Attached| device.device_id == end.device_id && device.family == end.family;
+        let is_heard = !planted::is(Bug::DeafToSignOut);
+        let ended = |d: &&mut Attached| is_heard && d.device_id == end.device_id && d.family == end.family;
         for device in self.devices.iter_mut().filter(ended) {
             device.end(end.code);
         }

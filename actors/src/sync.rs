@@ -9,6 +9,8 @@ use sotto_protocol::event::Event;
 use sotto_protocol::limits::MAX_PAGE_BYTES;
 use sotto_protocol::{ConversationId, DeviceId, Problem, Seq, Timestamp, UserId};
 use sotto_schema::append::{AccountMark, DeliveredMark};
+#[cfg(feature = "planted-bugs")]
+use sotto_schema::planted::{self, Bug};
 use sotto_schema::rows::BacklogRow;
 
 /// What a page held of one conversation.
@@ -115,6 +117,10 @@ impl Node {
     ) -> Result<(), Problem> {
         let id = row.conversation_id;
         let mut range = Range { conversation_id: id, first: row.mark + 1, last: row.mark, receipts: 0, told: false };
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::SyncFromSocket) {
+            range.last = range.last.max(planted::sent_to(device, id));
+        }
         while range.last < row.head {
             let batch = room.events.min(64);
             let limit = i64::try_from(batch).unwrap_or(64);

@@ -1,6 +1,7 @@
 //! What the Journal writes in one transaction, and the decision which message gets which number.
 //! The statements around it are the databases' own; this part is one for both (rules D8, D11).
 
+use crate::planted::{self, Bug};
 use bytes::Bytes;
 use sotto_protocol::message::{Kind, Sender};
 use sotto_protocol::{ConversationId, DeviceId, MessageId, Seq, Timestamp, UserId};
@@ -292,7 +293,8 @@ pub(crate) fn plan(
     let mut plan = Plan::default();
     for (index, append) in appends.iter().enumerate() {
         let name = (append.conversation_id, append.message_id);
-        let outcome = match (known.get(&name), heads.get(&append.conversation_id)) {
+        let earlier = known.get(&name).filter(|_| !planted::is(Bug::NoDedupe));
+        let outcome = match (earlier, heads.get(&append.conversation_id)) {
             (Some(earlier), _) if earlier.sender == Some(append.sender.user_id) => {
                 Appended::Known { seq: earlier.seq, at: earlier.at }
             }
@@ -303,6 +305,9 @@ pub(crate) fn plan(
                 if head.membership_version != append.membership_version
                     || append.device_versions.is_some_and(|checked| checked != head.device_versions) =>
             {
+                if planted::is(Bug::VersionAfterNumbering) {
+                    *plan.heads.entry(append.conversation_id).or_insert(head.last_seq) += 1;
+                }
                 Appended::Stale
             }
             (None, Some(head)) => {
@@ -417,6 +422,9 @@ fn next_version(
 
 /// The wake of a transaction that appended and raised marks. A 0 says "not moved".
 pub(crate) fn wake(plan: &Plan, marks: &MarkPlan) -> Wake {
+    if planted::is(Bug::NoWakes) {
+        return Wake::default();
+    }
     let mut conversations: BTreeMap<ConversationId, (Seq, i64)> = BTreeMap::new();
     for (conversation, seq) in &plan.heads {
         conversations.entry(*conversation).or_default().0 = *seq;

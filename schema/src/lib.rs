@@ -38,6 +38,7 @@ pub mod inspect;
 mod journal;
 mod migrate;
 mod packed;
+pub mod planted;
 pub mod postgres;
 pub mod rows;
 pub mod sqlite;

@@ -111,6 +111,9 @@ fn only_for_development(config: &Config, problems: &mut Vec<Problem>) {
 
 fn listeners(config: &Config, problems: &mut Vec<Problem>) {
     let listen = config.http.listen;
+    if cfg!(feature = "planted-bugs") && !config.http.is_loopback() {
+        problems.push(Problem::new("this program has planted bugs and listens on loopback only"));
+    }
     if listen.port() != 0 && config.http.admin_listen == Some(listen) {
         let text = format!("http.listen and http.admin_listen are both {listen}");
         problems.push(Problem::new(text).hint("give the operator's pages a port of their own, as 127.0.0.1:9090"));

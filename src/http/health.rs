@@ -1,7 +1,8 @@
 //! How the node is: `/health` for people and load balancers, `/livez` and `/readyz` for orchestrators.
 //!
 //! Unready is (rule D15): no commit and read-back in the database within 2 seconds, a sweep of wakes older than 15
-//! seconds, or draining. The database is asked at most once a second, however often somebody looks.
+//! seconds, a node that does not read what it commits, or draining. The database is asked at most once a second, however
+//! often somebody looks. Whatever else does not arrive makes the node degraded: it serves, and delivery takes longer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use sotto_actors::cluster::canary::Path;
 use sotto_actors::node::Node;
 use sotto_protocol::Timestamp;
 use tokio::sync::Mutex;
@@ -45,6 +47,10 @@ pub struct Health {
     pub db: Status,
     /// Redis; `null`: this node works without.
     pub redis: Option<Status>,
+    /// The paths whose canaries do not arrive: `wake_loop` and `wake_peer` through the database, `bus_loop` and
+    /// `bus_peer` through Redis, `registry`. A node that others miss as well is at fault itself and not named here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub degraded: Vec<&'static str>,
     /// The node's name.
     pub node_id: String,
     /// The program's version.
@@ -57,6 +63,9 @@ pub struct Health {
     /// Whether `dev.insecure` is set.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub insecure: bool,
+    /// The bug that tests have given this program.
+    #[cfg(feature = "planted-bugs")]
+    pub planted_bug: Option<&'static str>,
 }
 
 /// Looks at the node, seldom enough not to be a load. Cheap to clone.
@@ -109,17 +118,23 @@ impl Pulse {
     /// How the node is now.
     pub async fn look(&self, node: &Node) -> Health {
         let well = self.database_is_well(node).await;
-        let serves = well && node.sweep_age() <= OLDEST_SWEEP && !node.is_draining();
+        let view = node.view();
+        let serves = well && node.sweep_age() <= OLDEST_SWEEP && view.loopback_is_well() && !node.is_leaving();
         let status = |well| if well { Status::Ok } else { Status::Down };
+        let (redis, degraded) = (node.redis_is_well(), view.degraded());
+        let lacks = redis == Some(false) || !degraded.is_empty();
         Health {
-            status: status(serves),
+            status: if serves && lacks { Status::Degraded } else { status(serves) },
             db: status(well),
-            redis: None,
+            redis: redis.map(status),
+            degraded,
             node_id: node.node_id().to_owned(),
             version: env!("CARGO_PKG_VERSION"),
             uptime: self.uptime().as_secs(),
-            draining: node.is_draining(),
+            draining: node.is_leaving(),
             insecure: self.0.insecure,
+            #[cfg(feature = "planted-bugs")]
+            planted_bug: sotto_schema::planted::name(),
         }
     }
 }
@@ -130,7 +145,7 @@ fn code(status: Status) -> StatusCode {
 
 /// `GET /health`.
 #[utoipa::path(get, path = "/health", tag = "operation", responses(
-    (status = 200, description = "It takes requests", body = Health),
+    (status = 200, description = "It takes requests: `ok`, or `degraded` where delivery takes longer", body = Health),
     (status = 503, description = "It does not", body = Health),
 ))]
 pub async fn health(services: web::ThinData<Services>) -> HttpResponse {
@@ -144,6 +159,49 @@ pub async fn health(services: web::ThinData<Services>) -> HttpResponse {
 ))]
 pub async fn livez() -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("ok\n")
+}
+
+/// Every check in a line: `[+]` it is well, `[~]` the node is degraded, `[-]` it is not ready.
+fn checks(node: &Node, health: &Health) -> String {
+    let (view, now) = (node.view(), Instant::now());
+    let sweep_age = node.sweep_age();
+    let mark = |is_well: bool, otherwise: &'static str| if is_well { "[+]" } else { otherwise };
+    let mut lines = vec![
+        format!("{} database ({})", mark(health.db == Status::Ok, "[-]"), node.store().kind()),
+        format!("{} sweep, {} ms ago", mark(sweep_age <= OLDEST_SWEEP, "[-]"), sweep_age.as_millis()),
+        format!("{} not draining", mark(!health.draining, "[-]")),
+    ];
+    if let Some(redis) = health.redis {
+        lines.push(format!("{} redis", mark(redis == Status::Ok, "[~]")));
+    }
+    match view.peers {
+        Some(peers) => lines.push(format!("[+] other nodes: {peers}")),
+        None => lines.push("[~] other nodes: not known, the database did not say".to_owned()),
+    }
+    for known in &view.paths {
+        let otherwise = match known.path {
+            Path::WakeLoop => "[-]",
+            _ if known.is_at_fault => "[+]",
+            _ => "[~]",
+        };
+        let peer = known.peer.as_ref().map(|peer| format!(" {peer}")).unwrap_or_default();
+        let last = match (known.watch.arrived(), known.watch.took()) {
+            (Some(at), Some(took)) => {
+                let ago = now.saturating_duration_since(at).as_millis();
+                format!("arrived {ago} ms ago, took {} ms", took.as_millis())
+            }
+            _ => "none has arrived yet".to_owned(),
+        };
+        let missed = match known.watch.missed() {
+            0 => String::new(),
+            missed => format!(", {missed} missed since"),
+        };
+        let fault = if known.is_at_fault { "; others miss them there, too" } else { "" };
+        let mark = mark(known.watch.is_well(now), otherwise);
+        lines.push(format!("{mark} canary {}{peer}: {last}{missed}{fault}", known.path.as_str()));
+    }
+    lines.push(String::new());
+    lines.join("\n")
 }
 
 /// `GET /readyz`: whether requests should be sent here. `?verbose` lists the reasons, where operators look.
@@ -162,16 +220,7 @@ pub async fn readyz(
     let mut text = String::new();
     let is_verbose = request.query_string().split('&').any(|pair| pair.split('=').next() == Some("verbose"));
     if is_verbose && door.serves_operators() {
-        let sweep_age = services.node.sweep_age();
-        for (check, is_well) in [
-            (format!("database ({})", services.node.store().kind()), health.db == Status::Ok),
-            (format!("sweep, {} ms ago", sweep_age.as_millis()), sweep_age <= OLDEST_SWEEP),
-            ("not draining".to_owned(), !health.draining),
-        ] {
-            text.push_str(if is_well { "[+] " } else { "[-] " });
-            text.push_str(&check);
-            text.push('\n');
-        }
+        text = checks(&services.node, &health);
     }
     text.push_str(if health.status == Status::Down { "not ready\n" } else { "ok\n" });
     HttpResponse::build(code(health.status)).content_type("text/plain; charset=utf-8").body(text)

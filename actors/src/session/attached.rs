@@ -13,6 +13,7 @@ use sotto_protocol::event::{Event, KeysLow};
 use sotto_protocol::frame::{Ack as AckFrame, Activity, Frame};
 use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, UserId, close};
 use sotto_schema::append::{AccountMark, DeliveredMark};
+use sotto_schema::planted::{self, Bug};
 use sotto_schema::rows::{BacklogRow, MessageRow, ReceiptRow};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -160,6 +161,8 @@ impl Attached {
             return;
         };
         place.sent = row.seq;
+        #[cfg(feature = "planted-bugs")]
+        planted::sent(self.device_id, conversation, row.seq);
         if !row.is_for(self.device_id) {
             return;
         }
@@ -235,7 +238,8 @@ impl Attached {
             let place = self.places.entry(row.conversation_id).or_default();
             if !place.known {
                 place.known = true;
-                place.sent = place.sent.max(row.mark);
+                let off = i64::from(planted::is(Bug::CursorAhead)) - i64::from(planted::is(Bug::CursorBehind));
+                place.sent = place.sent.max(row.mark + off);
                 place.told = place.sent;
                 place.mark = place.mark.max(row.mark);
                 place.receipts_sent = place.receipts_sent.max(row.receipts_seen);

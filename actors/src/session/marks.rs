@@ -5,6 +5,7 @@ use super::attached::{acked, take_marks};
 use super::{PASSED_OVER_AFTER, RETRY_AFTER};
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use sotto_protocol::close;
+use sotto_schema::planted::{self, Bug};
 use std::time::Duration;
 
 impl Session {
@@ -45,6 +46,10 @@ impl Session {
                 device.push();
             }
             return;
+        }
+        if let Some(n) = confirm.filter(|_| planted::is(Bug::MarksToldBeforeCommit)) {
+            device.out.push(acked(n));
+            device.push();
         }
         device.flushing = true;
         let connection = device.connection;

@@ -1,6 +1,7 @@
 //! The key directory: what devices publish, and handing it out (one-time keys once, ever).
 
 use super::*;
+use crate::planted::{self, Bug};
 use crate::rows::DevicesChange;
 use crate::rows::keys::{Claim, Claimed, DeviceKeysRow, KeysStored, LOW_STOCK};
 use crate::types::{Moment, Uuid};
@@ -288,7 +289,9 @@ async fn bundle(
     let mut is_low = signed.as_ref().and_then(|key| key.expires_at).is_some_and(|at| at <= claim.now);
     bundle.signed_prekey = signed.map(KeyRow::signed);
     if is_allowed(connection, claim, id).await? {
-        lock(connection, id, claim.now).await?;
+        if !planted::is(Bug::ClaimBySelect) {
+            lock(connection, id, claim.now).await?;
+        }
         bundle.one_time_prekey = pop(connection, id, ONE_TIME, &mut is_low).await?.map(KeyRow::one_time);
         bundle.pq_prekey = pop(connection, id, PQ_ONE_TIME, &mut is_low).await?.map(KeyRow::signed);
     }
@@ -326,6 +329,22 @@ async fn pop(
     kind: &str,
     is_low: &mut bool,
 ) -> Result<Option<KeyRow>, StoreError> {
+    if planted::is(Bug::ClaimBySelect) {
+        let key = sql("SELECT key_id, public_key, signature, expires_at FROM prekeys \
+             WHERE device_id = $1 AND kind = $2 ORDER BY key_id LIMIT 1")
+        .bind::<Uuid, _>(device)
+        .bind::<Text, _>(kind)
+        .get_result::<KeyRow>(connection)
+        .await
+        .optional()?;
+        sql("DELETE FROM prekeys WHERE device_id = $1 AND kind = $2 AND key_id = $3")
+            .bind::<Uuid, _>(device)
+            .bind::<Text, _>(kind)
+            .bind::<BigInt, _>(key.as_ref().map_or(-1, |key| key.key_id))
+            .execute(connection)
+            .await?;
+        return Ok(key);
+    }
     let key: Option<KeyRow> = sql("DELETE FROM prekeys WHERE device_id = $1 AND kind = $2 AND key_id = \
          (SELECT MIN(first.key_id) FROM prekeys first WHERE first.device_id = $1 AND first.kind = $2) \
          RETURNING key_id, public_key, signature, expires_at")
