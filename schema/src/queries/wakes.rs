@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::append::Wake;
+use crate::planted::{self, Bug};
 use diesel_async::RunQueryDsl;
 use sotto_protocol::{ConversationId, Timestamp, UserId};
 
@@ -27,8 +28,9 @@ struct WakeRow {
 /// The wakes since a position, and the position to read from next time. Wakes may come twice; none
 /// is left out, whatever order the transactions commit in.
 pub async fn since(connection: &mut Connection, position: i64) -> Result<(Vec<Wake>, i64), StoreError> {
-    let rows: Vec<WakeRow> =
-        sql(super::super::READ_WAKES).bind::<diesel::sql_types::BigInt, _>(position).load(connection).await?;
+    let by_id = "SELECT id AS position, body FROM wakes WHERE id > $1 ORDER BY id";
+    let text = if planted::is(Bug::SweepBySerialId) { by_id } else { super::super::READ_WAKES };
+    let rows: Vec<WakeRow> = sql(text).bind::<diesel::sql_types::BigInt, _>(position).load(connection).await?;
     let next = rows.iter().map(|row| row.position).max().unwrap_or(position);
     let wakes = rows.iter().filter_map(|row| Wake::from_bytes(row.body.as_deref()?)).collect();
     Ok((wakes, next))
@@ -36,7 +38,9 @@ pub async fn since(connection: &mut Connection, position: i64) -> Result<(Vec<Wa
 
 /// The position at which a sweep that starts now begins.
 pub async fn position(connection: &mut Connection) -> Result<i64, StoreError> {
-    let row: WakeRow = sql(super::super::WAKES_POSITION).get_result(connection).await?;
+    let by_id = "SELECT COALESCE(MAX(id), 0) AS position, NULL AS body FROM wakes";
+    let text = if planted::is(Bug::SweepBySerialId) { by_id } else { super::super::WAKES_POSITION };
+    let row: WakeRow = sql(text).get_result(connection).await?;
     Ok(row.position)
 }
 
