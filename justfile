@@ -7,9 +7,10 @@ _list:
 test *ARGS:
     ./scripts/test {{ARGS}}
 
-# the server killed N times under load on each database: nothing may be lost, doubled, left out or reordered
-campaign N="200":
-    SOTTO_TEST_KILLS={{N}} ./scripts/test -p sotto --test suite -- campaign:: --nocapture --test-threads=1
+# faults under load (nodes, PostgreSQL, Redis, disks, clocks, networks), and a ledger that must stay at zero:
+# `just campaign --faults 200 --seed 7`, `just campaign --resume`, `just campaign --help`
+campaign *ARGS:
+    cargo test --locked -p sotto --test faults -- {{ARGS}}
 
 # the power of each database's disk cut under load, again and again: --copies 20 --seed 3 --database both
 power-cut *ARGS="--copies 20":

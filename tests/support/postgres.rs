@@ -39,9 +39,10 @@ impl PostgresServer {
         let entry = format!("host all all {host}/16 trust\n");
         append(&data.join("pg_hba.conf"), &entry);
         let port = free_port();
+        let others = if host == "127.0.0.1" { String::new() } else { format!(",{host}") };
         let settings = format!(
-            "listen_addresses = '127.0.0.1,{host}'\nport = {port}\nunix_socket_directories = ''\nmax_connections = 200\n\
-             fsync = on\nlogging_collector = off\n"
+            "listen_addresses = '127.0.0.1{others}'\nport = {port}\nunix_socket_directories = ''\nmax_connections = 200\n\
+             fsync = on\nlogging_collector = off\nlog_min_duration_statement = 500\n"
         );
         append(&data.join("postgresql.conf"), &settings);
         let postmaster = spawn(&folder);
