@@ -1,7 +1,7 @@
 //! From a configuration to a running node, and back to nothing.
 //!
 //! Start: folder, keys, database, migrations, identity, node, listeners, the line `listening on …`. Stop: readiness
-//! red, no new connections, sockets sent away, Journals flushed, codes handed to the gateway, listeners down.
+//! red, a while for load balancers, no new connections, sockets sent away, Journals flushed, codes handed to the gateway, listeners down.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -95,6 +95,7 @@ pub struct Running {
     handles: Vec<ListenerHandle>,
     servers: Vec<JoinHandle<io::Result<()>>>,
     chores: Vec<JoinHandle<()>>,
+    notice: Duration,
     drain_timeout: Duration,
 }
 
@@ -183,6 +184,7 @@ pub async fn start_on(config: &Config, main: TcpListener, admin: Option<TcpListe
         handles: Vec::new(),
         servers: Vec::new(),
         chores: Vec::new(),
+        notice: config.drain.notice.duration(),
         drain_timeout: config.drain.timeout.duration(),
     };
     running.open(main, config, &services, Door::main(&config.http))?;
@@ -225,6 +227,9 @@ impl Running {
 
     /// Drains and stops: what was acknowledged is stored, sockets are told to go elsewhere.
     pub async fn stop(self) {
+        self.node.take_leave();
+        // A load balancer has to look before the listeners close.
+        tokio::time::sleep(self.notice).await;
         for handle in &self.handles {
             handle.stop_accepting().await;
         }

@@ -6,6 +6,7 @@ mod pending;
 mod runtime;
 mod settings;
 
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod health;
@@ -55,6 +56,8 @@ pub enum Command {
     User(user::User),
     /// Check what a running server or cluster promises, under load.
     Verify(verify::Verify),
+    /// Look at the nodes that share a database.
+    Cluster(cluster::Cluster),
     /// Ask a running server how it is.
     Health(health::Health),
     /// Print the OpenAPI document of the REST interface.

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Store(store) => store.run(),
         Command::User(user) => user.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Cluster(cluster) => cluster.run(),
         Command::Health(health) => health.run(),
         Command::Openapi(openapi) => openapi.run(),
     };

@@ -46,6 +46,13 @@ impl Bus {
         }
     }
 
+    /// How many other nodes there are: with none, nobody is looked for.
+    pub fn set_peers(&self, count: usize) {
+        if let Self::Redis(bus) = self {
+            bus.set_peers(count);
+        }
+    }
+
     /// Whether letters come in; `None`: nobody could send any.
     #[must_use]
     pub fn hears(&self) -> Option<bool> {

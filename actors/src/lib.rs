@@ -4,6 +4,7 @@
 //! pen, [`rate_limit`] the windows, [`sweep`] the truth that needs no message. [`node`] holds them together.
 
 pub mod bus;
+pub mod cluster;
 pub mod conversation;
 pub mod device;
 pub mod directory;

@@ -2,17 +2,18 @@
 
 use crate::bus::seal::ClusterKeys;
 use crate::bus::{Bus, RedisBus};
+use crate::cluster::{self, Cluster, View};
 use crate::conversation::{Conversation, MarksRaised, MembersMoved, ReadUpTo, Send, Wake as WakeConversation};
 use crate::directory::Directory;
 use crate::identity::Identity;
-use crate::journal::{Flush, Journal, Marks, Raise};
-use crate::mailbox::{Refused, ask, tell};
+use crate::journal::{Journal, Marks, Raise};
+use crate::mailbox::{Refused, tell};
 use crate::rate_limit::{Leases, LimitSettings, Limits};
 use crate::redis::{Redis, RedisSetting};
 use crate::registry::local::LocalRegistry;
 use crate::registry::{Incarnation, RedisRegistry, Registry};
 use crate::reply::Reply;
-use crate::session::{Drain, ReadAgain, Session};
+use crate::session::{ReadAgain, Session};
 use crate::sweep::Sweep;
 use crate::tree::{Alarm, Vital};
 use actix::dev::ToEnvelope;
@@ -24,7 +25,7 @@ use sotto_schema::append::{Raised, Wake};
 use sotto_schema::{Store, StoreError};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
@@ -32,6 +33,7 @@ use uuid::Uuid;
 
 mod conversations;
 mod elsewhere;
+mod life;
 
 use conversations::view;
 
@@ -135,11 +137,14 @@ struct Inner {
     bus: Bus,
     journals: OnceLock<Vec<Addr<Journal>>>,
     sweep: OnceLock<Addr<Sweep>>,
+    cluster: OnceLock<Addr<Cluster>>,
+    view: Mutex<Arc<View>>,
     conversations: Directory<ConversationId, Conversation>,
     sessions: Directory<UserId, Session>,
     /// What a full mailbox refused, for the sweep to tell again.
     repairs: Mutex<HashSet<ConversationId>>,
     account_repairs: Mutex<HashMap<UserId, i64>>,
+    leaving: AtomicBool,
     draining: AtomicBool,
     started: Instant,
     /// Milliseconds after `started` when the wakes were last read.
@@ -215,10 +220,13 @@ impl Node {
             bus,
             journals: OnceLock::new(),
             sweep: OnceLock::new(),
+            cluster: OnceLock::new(),
+            view: Mutex::default(),
             conversations: Directory::default(),
             sessions: Directory::default(),
             repairs: Mutex::default(),
             account_repairs: Mutex::default(),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             started: Instant::now(),
             swept: AtomicU64::new(0),
@@ -233,9 +241,11 @@ impl Node {
         // Set once: nobody else has the node yet.
         let _ = node.0.journals.set(started);
         let _ = node.0.sweep.set(Sweep::new(node.clone(), position).start());
+        let rows = cluster::join(&node).await?;
         // Heard first, then registered: what is told to a registration must find an ear (rule D3).
         node.0.bus.start(&node).await;
         node.0.registry.start(&node);
+        let _ = node.0.cluster.set(Cluster::new(node.clone(), rows).start());
         Ok(node)
     }
 
@@ -407,21 +417,6 @@ impl Node {
         }
         let users = std::mem::take(&mut *self.0.account_repairs.lock().unwrap_or_else(PoisonError::into_inner));
         self.wake(&Wake::of_users(users.into_iter().collect()), false);
-    }
-
-    pub(crate) fn swept(&self) {
-        let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.swept.store(now, Ordering::Relaxed);
-        metrics::gauge!("sotto_sessions").set(f64::from(u32::try_from(self.0.sessions.len()).unwrap_or(u32::MAX)));
-        let conversations = u32::try_from(self.0.conversations.len()).unwrap_or(u32::MAX);
-        metrics::gauge!("sotto_conversations").set(f64::from(conversations));
-    }
-
-    /// How long ago the wakes were read.
-    #[must_use]
-    pub fn sweep_age(&self) -> Duration {
-        let swept = Duration::from_millis(self.0.swept.load(Ordering::Relaxed));
-        self.0.started.elapsed().saturating_sub(swept)
     }
 
     pub(crate) fn read_all_again(&self) {
@@ -620,87 +615,5 @@ impl Node {
             events.push((row.seq, event));
         }
         Ok(events)
-    }
-
-    // ---- life --------------------------------------------------------------------------------------
-
-    /// Counts a socket that wants to open, unless the node is full.
-    #[must_use]
-    pub fn connection_opened(&self, address: IpAddr) -> Admission {
-        let settings = &self.0.settings;
-        let before = self.0.connections.fetch_add(1, Ordering::Relaxed);
-        if settings.limits.enabled && before >= settings.max_sockets {
-            self.0.connections.fetch_sub(1, Ordering::Relaxed);
-            return Admission::NodeFull;
-        }
-        let mut addresses = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = addresses.entry(address).or_default();
-        *here += 1;
-        if settings.limits.enabled && *here > settings.max_sockets_per_address {
-            Admission::AddressFull
-        } else {
-            Admission::Open
-        }
-    }
-
-    /// A counted socket is gone.
-    pub fn connection_closed(&self, address: IpAddr) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-        let mut addresses = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(here) = addresses.get_mut(&address) {
-            *here = here.saturating_sub(1);
-            if *here == 0 {
-                addresses.remove(&address);
-            }
-        }
-    }
-
-    /// Open sockets.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.0.connections.load(Ordering::Relaxed)
-    }
-
-    /// Whether the node drains.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.0.draining.load(Ordering::Relaxed)
-    }
-
-    /// How long the node has been running.
-    #[must_use]
-    pub fn uptime(&self) -> Duration {
-        self.0.started.elapsed()
-    }
-
-    /// Sends all sockets away and flushes the Journals, at most for `patience`.
-    pub async fn drain(&self, patience: Duration) {
-        self.0.draining.store(true, Ordering::Relaxed);
-        self.0.alarm.disarm();
-        let deadline = tokio::time::Instant::now() + patience;
-        let sessions = self.0.sessions.all();
-        let spread = u64::try_from(sessions.len()).unwrap_or(u64::MAX).min(5000);
-        for (place, (_, session)) in sessions.into_iter().enumerate() {
-            // Clients come back spread over time, not all in one moment.
-            let place = u64::try_from(place).unwrap_or(0);
-            let reconnect_after_ms = 100 + place.wrapping_mul(7919) % spread.max(1);
-            if tell(&session, Drain { reconnect_after_ms }).is_err() {
-                tracing::debug!("a session could not be told of the drain");
-            }
-        }
-        // Sessions end after their devices' sockets are closed and their marks handed over. A socket that has not
-        // said who it is has nothing that could be lost.
-        while !self.0.sessions.is_empty() && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        for journal in self.0.journals.get().into_iter().flatten() {
-            let flush = ask(journal, Flush);
-            if tokio::time::timeout_at(deadline.max(tokio::time::Instant::now() + Duration::from_secs(1)), flush)
-                .await
-                .is_err()
-            {
-                tracing::warn!("a journal was not flushed in time");
-            }
-        }
     }
 }

@@ -105,6 +105,21 @@ impl Registry {
         }
     }
 
+    /// Returns when nothing waits to be made known or withdrawn.
+    pub async fn settle(&self) {
+        if let Self::Redis(redis) = self {
+            redis.settle().await;
+        }
+    }
+
+    /// Whether a registration that this node makes up is found where the others would look. One node alone looks nowhere.
+    pub async fn canary(&self, number: u64) -> bool {
+        match self {
+            Self::Local(_) => true,
+            Self::Redis(redis) => redis.canary(number).await == Ok(true),
+        }
+    }
+
     /// All devices that are connected here.
     #[must_use]
     pub fn all(&self) -> Vec<Registration> {

@@ -6,10 +6,11 @@
 //!
 //! Rule D1: this is how delivery holds. Everything else only makes it faster.
 
+use crate::cluster::{self, canary::WakeCanary};
 use crate::node::Node;
 use crate::tree::Vital;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, WrapFuture};
-use sotto_protocol::{ConversationId, Seq, Timestamp};
+use sotto_protocol::{ConversationId, Seq};
 use sotto_schema::StoreError;
 use sotto_schema::append::Wake;
 use std::collections::{HashMap, HashSet};
@@ -55,7 +56,7 @@ impl Sweep {
         let node = self.node.clone();
         let work = async move {
             if prune {
-                store.prune_wakes(Timestamp::now().minus(WAKES_LIVE)).await?;
+                store.prune_wakes().await?;
             }
             let (wakes, position) = store.wakes_since(position).await?;
             Ok((concerning(&node, fold(wakes)).await?, position))
@@ -82,6 +83,9 @@ impl Sweep {
         self.last = Instant::now();
         self.position = position;
         self.node.swept();
+        for canary in swept.canaries {
+            self.node.canary(cluster::Swept(canary));
+        }
         for (id, seq) in swept.members {
             self.node.members_moved(id, seq);
         }
@@ -95,13 +99,19 @@ struct Swept {
     wake: Wake,
     /// Conversations whose members have changed, with the newest entry.
     members: HashMap<ConversationId, Seq>,
+    canaries: Vec<WakeCanary>,
 }
 
 fn fold(wakes: Vec<Wake>) -> Swept {
     let mut conversations = HashMap::new();
     let mut users = HashMap::new();
     let mut members = HashMap::new();
+    let mut canaries = Vec::new();
     for wake in wakes {
+        if let Some(canary) = WakeCanary::of(&wake) {
+            canaries.push(canary);
+            continue;
+        }
         if !wake.users.is_empty() {
             // A change of members: the only thing that moves a log and accounts at once.
             for (id, seq, _) in &wake.conversations {
@@ -119,7 +129,11 @@ fn fold(wakes: Vec<Wake>) -> Swept {
         }
     }
     let conversations = conversations.into_iter().map(|(id, (seq, receipts))| (id, seq, receipts));
-    Swept { wake: Wake { conversations: conversations.collect(), users: users.into_iter().collect() }, members }
+    Swept {
+        wake: Wake { conversations: conversations.collect(), users: users.into_iter().collect() },
+        members,
+        canaries,
+    }
 }
 
 /// Leaves out conversations that nobody here has read: those of a whole cluster would fill every node's memory.

@@ -59,7 +59,7 @@ macro_rules! ms_since {
 /// A wake carries its transaction's number: serial ids are given before the commit and can be
 /// committed out of order (rule D1).
 const WRITE_WAKE: &str = "INSERT INTO wakes (xid, body, created_at, updated_at) \
-    VALUES (pg_current_xact_id()::text::bigint, $1, $2, $2)";
+    VALUES (pg_current_xact_id()::text::bigint, $1, clock_timestamp(), clock_timestamp())";
 
 /// The wakes since a transaction number, and, as a row without a body, the oldest transaction that
 /// this statement's snapshot still saw running: where the next sweep begins.

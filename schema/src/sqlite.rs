@@ -64,7 +64,8 @@ macro_rules! ms_since {
 }
 
 /// One writer: ids are committed in order, and serve as positions.
-const WRITE_WAKE: &str = "INSERT INTO wakes (xid, body, created_at, updated_at) VALUES (0, $1, $2, $2)";
+const WRITE_WAKE: &str =
+    concat!("INSERT INTO wakes (xid, body, created_at, updated_at) VALUES (0, $1, ", now!(), ", ", now!(), ")");
 
 /// The wakes after an id.
 const READ_WAKES: &str = "SELECT id AS position, body FROM wakes WHERE id > $1 ORDER BY id";

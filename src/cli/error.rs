@@ -25,6 +25,12 @@ impl CliError {
         Self { code: 2, ..Self::failed(text) }
     }
 
+    /// The command could not look at what it was asked about: exit code 2, for 1 says that something is wrong there.
+    #[must_use]
+    pub fn blind(text: impl Display) -> Self {
+        Self { code: 2, ..Self::failed(text) }
+    }
+
     /// Adds how to go on.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

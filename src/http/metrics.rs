@@ -73,6 +73,28 @@ fn describe() {
     describe_histogram!("sotto_journal_seconds", Unit::Seconds, "Time of a transaction of the journal");
     describe_counter!("sotto_mailbox_refused_total", "Messages that a full mailbox refused; the sweep makes them good");
     describe_gauge!("sotto_mailbox_depth", "Messages that wait in mailboxes, by actor");
+    describe_gauge!(
+        "sotto_sweep_lag_seconds",
+        Unit::Seconds,
+        "From the node's newest own wake to its sweep's reading it"
+    );
+    describe_gauge!("sotto_peers", "Other nodes that were seen within ten seconds");
+    describe_gauge!("sotto_canary_ok", "Whether canaries arrive, by path: 1, or 0 when the node is degraded by it");
+    describe_histogram!(
+        "sotto_canary_seconds",
+        Unit::Seconds,
+        "Time of a canary from its sending to its arrival, by path"
+    );
+    describe_gauge!("sotto_redis_up", "Whether Redis answered the last command: 1 or 0");
+    describe_counter!("sotto_bus_letters_total", "Letters sent to other nodes");
+    describe_histogram!("sotto_bus_round_size", Unit::Count, "Events in one round of letters");
+    describe_counter!("sotto_bus_events_total", "Events that came from other nodes");
+    describe_counter!("sotto_bus_dropped_total", "Events that were not sent, by reason; the sweep makes them good");
+    describe_counter!("sotto_bus_refused_total", "Letters from other nodes that were refused, by reason");
+    describe_counter!(
+        "sotto_registrations_lost_total",
+        "Users whose registration was gone from Redis and was written again"
+    );
     describe_histogram!("sotto_db_seconds", Unit::Seconds, "Time of a call to the database");
 }
 

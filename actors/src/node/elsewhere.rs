@@ -3,6 +3,7 @@
 
 use super::Node;
 use crate::bus::event::{Event, Replaced};
+use crate::cluster::Heard;
 use crate::mailbox::{Refused, tell};
 use crate::session::{
     AccountMoved, Deliver, End, Ephemeral, MarkedElsewhere, PresenceWanted, ReceiptsMoved, Replace, StockIsLow,
@@ -60,7 +61,7 @@ impl Node {
                     self.marked_elsewhere(*user, marked);
                 }
             }
-            Event::Canary(_) => {}
+            Event::Canary(canary) => self.canary(Heard(canary)),
         }
     }
 

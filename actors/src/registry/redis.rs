@@ -11,7 +11,7 @@
 use super::local::LocalRegistry;
 use super::{Incarnation, Registration, is_counted};
 use crate::bus::event::{Event, Parcel, Receivers, Replaced};
-use crate::mailbox::tell;
+use crate::mailbox::{ask, tell};
 use crate::node::Node;
 use crate::redis::{Away, Redis};
 use crate::session::ReadAgain;
@@ -153,6 +153,7 @@ impl RedisRegistry {
             registry: self.clone(),
             waiting: Vec::new(),
             leaving: Vec::new(),
+            settling: Vec::new(),
             written: HashMap::new(),
             epoch: None,
             busy: false,
@@ -185,6 +186,23 @@ impl RedisRegistry {
             // A full mailbox: the rounds do the same within ten seconds.
             let _ = tell(registrar, Renew);
         }
+    }
+
+    /// Waits until nothing waits to be written or withdrawn.
+    pub(super) async fn settle(&self) {
+        if let Some(registrar) = self.0.registrar.get() {
+            // Without an answer, registrations end by themselves.
+            let _ = ask(registrar, Settle).await;
+        }
+    }
+
+    /// Writes a registration of a user and device that nobody is, and looks it up.
+    pub(super) async fn canary(&self, number: u64) -> Result<bool, Away> {
+        let own = self.0.own.0;
+        let attempt = i64::try_from(number).unwrap_or(i64::MAX);
+        let entry = Registration { user: UserId(own), device: DeviceId(own), connection: SessionId(own), attempt };
+        self.write(&[entry]).await?;
+        Ok(self.nodes_of(&[entry.user]).await?.get(&entry.user).is_some_and(|nodes| nodes.contains(&self.0.own)))
     }
 
     /// The nodes where each of these users has a device, as far as Redis knows.
@@ -274,12 +292,18 @@ struct Withdraw(Registration);
 #[rtype(result = "()")]
 struct Renew;
 
+/// Answered when nothing waits.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Settle(oneshot::Sender<()>);
+
 /// Writes what is here into Redis, and again and again.
 struct Registrar {
     node: Node,
     registry: RedisRegistry,
     waiting: Vec<Announce>,
     leaving: Vec<Registration>,
+    settling: Vec<oneshot::Sender<()>>,
     written: HashMap<DeviceId, Instant>,
     epoch: Option<String>,
     busy: bool,
@@ -322,6 +346,10 @@ impl Registrar {
                 let _ = registry.erase(&batch).await;
                 Done { written: Vec::new(), again: false, epoch: None }
             });
+        }
+        for reply in self.settling.drain(..) {
+            // Whoever waited may have gone away.
+            let _ = reply.send(());
         }
         if std::mem::take(&mut self.round_due) {
             self.round(ctx);
@@ -434,6 +462,15 @@ impl Handler<Withdraw> for Registrar {
 
     fn handle(&mut self, withdraw: Withdraw, ctx: &mut Self::Context) {
         self.leaving.push(withdraw.0);
+        self.step(ctx);
+    }
+}
+
+impl Handler<Settle> for Registrar {
+    type Result = ();
+
+    fn handle(&mut self, settle: Settle, ctx: &mut Self::Context) {
+        self.settling.push(settle.0);
         self.step(ctx);
     }
 }

@@ -99,7 +99,7 @@ pub(super) async fn write(
             }
             let wake = append::wake(&plan, &marks);
             if !wake.conversations.is_empty() {
-                crate::postgres::queries::wakes::write(connection, &wake, now).await?;
+                crate::postgres::queries::wakes::write(connection, &wake).await?;
             }
             Ok::<_, StoreError>(Outcome { appended: plan.appended, raised: marks.raised, skipped_marks: marks.skipped })
         })

@@ -87,7 +87,7 @@ pub async fn append_devices_changed(
         let seq = append(connection, *user, "devices_changed", change.user_id.0, &body, now).await?;
         heads.push((*user, seq));
     }
-    wakes::write(connection, &crate::append::Wake::of_users(heads), now).await?;
+    wakes::write(connection, &crate::append::Wake::of_users(heads)).await?;
     Ok(told)
 }
 

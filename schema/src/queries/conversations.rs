@@ -79,7 +79,7 @@ pub async fn create(
             insert_member(connection, id, *member, 1, role, now).await?;
         }
         let heads = account_log::append_conversation_changed(connection, id, &new.members, now).await?;
-        wakes::write(connection, &Wake::of_users(heads), now).await?;
+        wakes::write(connection, &Wake::of_users(heads)).await?;
         Ok(Some((id, true)))
     })
 }
@@ -315,7 +315,7 @@ pub async fn change_members(
         told.dedup();
         let heads = account_log::append_conversation_changed(connection, id, &told, now).await?;
         let wake = Wake { conversations: vec![(id, seq, 0)], users: heads };
-        wakes::write(connection, &wake, now).await?;
+        wakes::write(connection, &wake).await?;
         Ok(MembersChanged::Done { seq, told })
     })
 }

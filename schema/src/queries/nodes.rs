@@ -4,7 +4,7 @@ use super::*;
 use crate::append::Wake;
 use crate::rows::nodes::{NewerRow, NodeReport, NodeRow};
 use crate::types::{Json, Moment, Uuid};
-use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use diesel_async::RunQueryDsl;
 use serde_json::{Value, json};
 use sotto_protocol::DeviceId;
@@ -66,11 +66,8 @@ pub async fn remove(connection: &mut Connection, incarnation: uuid::Uuid) -> Res
 }
 
 /// Commits a wake that nothing has caused.
-pub async fn canary(connection: &mut Connection, wake: Wake) -> Result<usize, StoreError> {
-    let written = sql(super::super::WRITE_WAKE)
-        .bind::<Binary, _>(wake.to_bytes())
-        .bind::<Moment, _>(sotto_protocol::Timestamp::now());
-    Ok(written.execute(connection).await?)
+pub async fn canary(connection: &mut Connection, wake: Wake) -> Result<(), StoreError> {
+    wakes::write(connection, &wake).await
 }
 
 /// Of these devices with the numbers of their connections: those that have claimed a higher number since.

@@ -12,7 +12,7 @@ super::facade! {
     /// Removes the row of a node that ends in order.
     write fn remove_node(incarnation: uuid::Uuid) -> usize = nodes::remove;
     /// Commits a wake that nothing has caused, for every sweep to read.
-    write fn canary(wake: Wake) -> usize = nodes::canary;
+    write fn canary(wake: Wake) -> () = nodes::canary;
     /// Of these devices with the numbers of their connections: those that have claimed a higher number since.
     read fn newer_connections(known: Vec<(DeviceId, i64)>) -> Vec<NewerRow> = nodes::newer;
 }

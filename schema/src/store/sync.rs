@@ -21,6 +21,6 @@ super::facade! {
     read fn readers(conversations: Vec<ConversationId>) -> Vec<(ConversationId, UserId)> = wakes::readers;
     /// Where a sweep that starts now begins.
     read fn wakes_position() -> i64 = wakes::position;
-    /// Removes wakes older than a moment.
-    write fn prune_wakes(before: Timestamp) -> usize = wakes::prune;
+    /// Removes wakes of more than ten minutes ago.
+    write fn prune_wakes() -> usize = wakes::prune;
 }
