@@ -29,6 +29,10 @@ lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
 
+# image, compose files, proxy, chart, alerts, unit and workflows, rendered and checked; --install gets tools from PyPI
+lint-deploy *ARGS:
+    ./scripts/lint-deploy {{ARGS}}
+
 # write what is made from the code
 docs:
     cargo run --quiet -- config reference > target/configuration.md
