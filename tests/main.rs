@@ -26,6 +26,7 @@ mod http;
 mod identity;
 mod idle_sockets;
 mod keys;
+mod limits_cluster;
 mod membership;
 mod openapi;
 mod refresh_family;
