@@ -125,12 +125,12 @@ async fn restore(node: &mut TestNode, copy: &Path) {
     }
 }
 
-fn new_epoch(node: &TestNode) -> Output {
+fn new_epoch(folder: &Path, store_url: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sotto"))
         .args(["store", "new-epoch"])
         .env_clear()
-        .env("SOTTO_DATA__DIR", node.folder.path())
-        .env("SOTTO_STORE__URL", &node.store_url)
+        .env("SOTTO_DATA__DIR", folder)
+        .env("SOTTO_STORE__URL", store_url)
         .output()
         .unwrap()
 }
@@ -178,7 +178,7 @@ on_both! {
         let Err(Error::Undelivered { message_id, .. }) = waiting else { panic!("{waiting:?}") };
         alices.push(message_id);
         restore(&mut node, &copy).await;
-        let told = new_epoch(&node);
+        let told = new_epoch(node.folder.path(), &node.store_url);
         assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
         assert!(String::from_utf8_lossy(&told.stdout).starts_with("the new epoch is "));
         node.restart().await;
@@ -231,7 +231,7 @@ on_both! {
 
         assert_eq!(node.terminate().await, Some(0));
         restore(&mut node, &copy).await;
-        assert!(new_epoch(&node).status.success());
+        assert!(new_epoch(node.folder.path(), &node.store_url).status.success());
         node.restart().await;
 
         let again = alice.rest.claim_keys(bob.user_id, &[]).await.unwrap();
@@ -247,20 +247,16 @@ on_both! {
     }
 
     async fn a_database_that_is_not_sottos_gets_no_epoch(database) {
-        let mut node = TestNode::start(database).await;
-        assert_eq!(node.terminate().await, Some(0));
-        node.store_url = match database {
-            Kind::Sqlite => format!("sqlite:{}", node.folder.path().join("mistyped.db").display()),
-            Kind::Postgres => database::fresh(Kind::Postgres, node.folder.path()).await,
-        };
-        let told = new_epoch(&node);
+        let folder = tempfile::tempdir().unwrap();
+        let store_url = database::fresh(database, folder.path()).await;
+        let told = new_epoch(folder.path(), &store_url);
         assert_eq!(told.status.code(), Some(1));
         let text = String::from_utf8_lossy(&told.stderr).into_owned();
         assert!(text.contains("holds nothing of Sotto's") && text.contains("store.url"), "{text}");
         if database == Kind::Postgres {
-            let tables = connect(&node.store_url).await;
-            let found = tables.query("SELECT 1 FROM pg_tables WHERE tablename IN ('store', 'users')", &[]).await.unwrap();
-            assert!(found.is_empty(), "nothing was made there");
+            let tables = connect(&store_url).await;
+            let query = "SELECT 1 FROM pg_tables WHERE tablename IN ('store', 'users')";
+            assert!(tables.query(query, &[]).await.unwrap().is_empty(), "nothing was made there");
         }
     }
 }
