@@ -20,7 +20,7 @@ const SOCKET_FILE: &str = "actors/src/socket.rs";
 
 /// Folders at the top. Another one needs a reason in docs/adr/ first.
 const TOP_FOLDERS: &[&str] =
-    &["actors", "benches", "client", "docs", "migrations", "protocol", "schema", "scripts", "src", "tests"];
+    &["actors", "benches", "client", "deploy", "docs", "migrations", "protocol", "schema", "scripts", "src", "tests"];
 
 const PACKAGES: &[&str] = &[".", "actors", "schema", "protocol", "client"];
 
