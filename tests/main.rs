@@ -23,6 +23,7 @@ mod config;
 mod delivery_append;
 mod delivery_socket;
 mod demo;
+mod disk_full;
 mod disks;
 mod http;
 mod identity;

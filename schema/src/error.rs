@@ -30,6 +30,12 @@ impl StoreError {
         matches!(self, Self::Unavailable(_) | Self::Busy(_))
     }
 
+    /// Whether the database found no room on its disk.
+    #[must_use]
+    pub fn is_full_disk(&self) -> bool {
+        matches!(self, Self::Unavailable(text) if FULL.iter().any(|part| text.contains(part)))
+    }
+
     /// Whether a unique key was violated.
     #[must_use]
     pub const fn is_unique_violation(&self) -> bool {
@@ -40,15 +46,17 @@ impl StoreError {
 /// Parts of messages that mean "held by another": the transaction was rolled back.
 const HELD: [&str; 4] = ["lock timeout", "database is locked", "database table is locked", "deadlock detected"];
 
-/// Parts of messages that mean "later": time limits, shutdown, a full disk.
-const LATER: [&str; 8] = [
+/// Parts of messages that mean "the disk is full". PostgreSQL says the last one when a part of a page still fitted.
+const FULL: [&str; 3] = ["disk is full", "No space left", "could not extend file"];
+
+/// Other parts of messages that mean "later": time limits, shutdown, a disk that does not take what it is given.
+const LATER: [&str; 7] = [
     "statement timeout",
     "terminating connection",
     "the database system is",
     "connection closed",
     "too many clients",
-    "disk is full",
-    "No space left",
+    "could not write",
     "disk I/O error",
 ];
 
@@ -64,7 +72,9 @@ impl From<DieselError> for StoreError {
             DieselError::DatabaseError(_, info) if HELD.iter().any(|part| info.message().contains(part)) => {
                 Self::Busy(info.message().to_owned())
             }
-            DieselError::DatabaseError(_, info) if LATER.iter().any(|part| info.message().contains(part)) => {
+            DieselError::DatabaseError(_, info)
+                if FULL.iter().chain(&LATER).any(|part| info.message().contains(part)) =>
+            {
                 Self::Unavailable(info.message().to_owned())
             }
             DieselError::BrokenTransactionManager | DieselError::RollbackErrorOnCommit { .. } => {

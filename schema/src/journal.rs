@@ -11,7 +11,10 @@ use sotto_protocol::Timestamp;
 use std::sync::Arc;
 
 mod postgres;
+mod room;
 mod sqlite;
+
+pub(crate) use room::Room;
 
 /// A writing connection, owned by one Journal.
 #[derive(Debug)]
@@ -77,6 +80,7 @@ impl JournalConnection {
                     None => Box::new(database.dedicated().await?),
                 };
                 let result = postgres::write(&mut open, &batch, patience, now).await;
+                database.room.note(&result);
                 if !matches!(&result, Err(StoreError::Unavailable(_))) {
                     *connection = Some(open);
                 }
@@ -84,7 +88,9 @@ impl JournalConnection {
             }
             Inner::Sqlite(database) => {
                 let mut writer = database.write().await?;
-                writer.spawn_blocking(move |connection| Ok(sqlite::write(connection, &batch, now))).await?
+                let result = writer.spawn_blocking(move |connection| Ok(sqlite::write(connection, &batch, now))).await?;
+                database.room.note(&result);
+                result
             }
         }
     }

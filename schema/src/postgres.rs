@@ -1,5 +1,6 @@
 //! PostgreSQL: connections, and the queries compiled for it.
 
+use crate::journal::Room;
 use crate::{Statement, StoreError, StoreSettings};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
@@ -80,6 +81,7 @@ pub mod queries;
 pub(crate) struct Database {
     url: String,
     pool: bb8::Pool<Manager>,
+    pub(crate) room: Room,
 }
 
 impl Database {
@@ -92,7 +94,7 @@ impl Database {
             .connection_timeout(Duration::from_secs(4))
             .test_on_check_out(false)
             .build_unchecked(manager);
-        let database = Self { url: url.to_owned(), pool };
+        let database = Self { url: url.to_owned(), pool, room: Room::default() };
         drop(database.read().await?);
         Ok(database)
     }

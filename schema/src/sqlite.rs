@@ -1,5 +1,6 @@
 //! SQLite: connections, and the queries compiled for it.
 
+use crate::journal::Room;
 use crate::{Statement, StoreError, StoreSettings};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
@@ -92,6 +93,7 @@ pub(crate) struct Database {
     path: String,
     readers: bb8::Pool<Manager>,
     writer: Arc<Mutex<Connection>>,
+    pub(crate) room: Room,
 }
 
 impl std::fmt::Debug for Database {
@@ -123,7 +125,8 @@ impl Database {
             .connection_timeout(Duration::from_secs(4))
             .test_on_check_out(false)
             .build_unchecked(Manager::new_with_config(path, config));
-        Ok(Self { path: path.to_owned(), readers, writer: Arc::new(Mutex::new(connect(path.to_owned()).await?)) })
+        let writer = Arc::new(Mutex::new(connect(path.to_owned()).await?));
+        Ok(Self { path: path.to_owned(), readers, writer, room: Room::default() })
     }
 
     pub(crate) async fn read(&self) -> Result<bb8::PooledConnection<'static, Manager>, StoreError> {

@@ -12,5 +12,5 @@ super::facade! {
     /// Keeps the fingerprint of the secret keys at the first start, and returns the kept one.
     write fn claim_fingerprint(fingerprint: String) -> String = meta::claim_fingerprint;
     /// Whether a commit can be made and read back.
-    write fn probe(now: Timestamp) -> bool = meta::probe;
+    write fn commits(now: Timestamp) -> bool = meta::probe;
 }
