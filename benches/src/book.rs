@@ -178,6 +178,11 @@ pub enum Note {
         /// The last number that was read.
         read_to: Seq,
     },
+    /// It has held a drained socket for long after the last send of anybody was acknowledged.
+    Waited {
+        /// The device.
+        by: DeviceId,
+    },
     /// The device was signed out: nothing is owed to it. What its user has received is the least of his devices, which
     /// is another number with another set of devices, and is compared no more.
     Left {
@@ -310,6 +315,7 @@ impl Book {
             }
             Note::Page { by, after, entries, anew } => self.page(by, after, &entries, anew),
             Note::End { by, last_seq, read_to } => self.end(by, last_seq, read_to),
+            Note::Waited { by } => self.waited(by),
             Note::Left { by, user } => {
                 self.fewer.insert(user);
                 if let Some(reader) = self.readers.get_mut(&by) {
@@ -336,6 +342,23 @@ impl Book {
     #[must_use]
     pub const fn head(&self) -> Seq {
         self.head
+    }
+
+    /// Whether a device was not given something that was acknowledged to another.
+    #[must_use]
+    pub fn lacks(&self, by: DeviceId) -> bool {
+        self.owed(by).next().is_some()
+    }
+
+    /// What was acknowledged to others, and was not given to a device.
+    fn owed(&self, by: DeviceId) -> impl Iterator<Item = (&MessageId, &Sending)> {
+        let reader = self.readers.get(&by).filter(|reader| !reader.has_left);
+        reader.into_iter().flat_map(move |reader| {
+            let is_owed = move |sending: &Sending| {
+                sending.is(ANSWERED) && sending.by != by && !reader.got.has(sending.seq - self.base)
+            };
+            self.sendings.iter().filter(move |(_, sending)| is_owed(sending))
+        })
     }
 
     /// What has been found so far.
@@ -475,6 +498,10 @@ impl Book {
 
     /// Content and sender are those of the message.
     fn is_intact(&self, by: DeviceId, entry: &Entry) -> bool {
+        // The server's own: somebody came or went.
+        if entry.from.is_none() && entry.body == Body::Absent && !self.sendings.contains_key(&entry.message) {
+            return true;
+        }
         self.sendings.get(&entry.message).is_some_and(|sending| {
             let expected = match (sending.by == by, sending.is(SHARED)) {
                 // Its own message comes without content.
@@ -531,6 +558,15 @@ impl Book {
         }
         if seq > base && seq - base <= most {
             reader.got.insert(seq - base);
+        }
+    }
+
+    fn waited(&mut self, by: DeviceId) {
+        let owed: Vec<_> = self.owed(by).map(|(message, sending)| (*message, sending.seq)).collect();
+        for (message, seq) in owed {
+            let id = &self.name;
+            let text = || format!("{by} was there and not given {message}, {seq} of {id}, in time");
+            self.findings.add(Promise::Lost, text);
         }
     }
 

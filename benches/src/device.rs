@@ -39,6 +39,8 @@ pub struct Shared {
     pub devices: u32,
     /// Devices that we have signed out.
     pub gone: Mutex<HashSet<DeviceId>>,
+    /// Members that we have taken out of a conversation, or are about to.
+    pub removed: Mutex<HashSet<(DeviceId, ConversationId)>>,
     /// Messages per second of all, as bits.
     rate: AtomicU64,
 }
@@ -47,7 +49,7 @@ impl Shared {
     /// Everything that a run has in common.
     pub fn new(ledger: Ledger, targets: Targets, plan: Plan, devices: u32) -> Self {
         let rate = AtomicU64::new(plan.rate.to_bits());
-        Self { ledger, targets, plan, devices, gone: Mutex::default(), rate }
+        Self { ledger, targets, plan, devices, gone: Mutex::default(), removed: Mutex::default(), rate }
     }
 
     /// What is counted.
@@ -69,6 +71,12 @@ impl Shared {
         Duration::try_from_secs_f64(f64::from(self.devices.max(1)) / rate).unwrap_or(Duration::from_secs(3600))
     }
 
+    /// Whether a device may be refused as somebody who was taken out of a conversation.
+    pub fn may_be_out(&self, device: DeviceId) -> bool {
+        let removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        removed.iter().any(|(other, _)| *other == device)
+    }
+
     /// Whether we have signed a device out.
     pub fn is_gone(&self, device: DeviceId) -> bool {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner).contains(&device)
@@ -88,6 +96,8 @@ pub struct Circle {
 pub enum Phase {
     /// They do.
     Live,
+    /// They send nothing more, and whoever has a socket holds it until it was given everything.
+    Linger,
     /// They stop where they are.
     Stop,
 }
@@ -202,6 +212,13 @@ impl Device {
         self
     }
 
+    /// Forgets conversations that it was taken out of.
+    pub fn leave_circles(&mut self) {
+        let removed = self.shared.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = self.account.device_id;
+        self.circles.retain(|circle| !removed.contains(&(id, circle.id)));
+    }
+
     /// When the next message may be made.
     pub fn due(&self) -> Instant {
         self.next_send.max(self.hold)
@@ -212,6 +229,7 @@ impl Device {
         if self.pending.len() > self.shared.plan.depth {
             return None;
         }
+        self.leave_circles();
         let circle = Arc::clone(self.dice.pick(&self.circles)?);
         let id = MessageId::ordered();
         let is_shared = self.dice.percent(self.shared.plan.mix.shared);
@@ -331,6 +349,11 @@ impl Device {
             Some(ErrorCode::Unauthenticated) => {
                 self.die("its token is not taken any more");
                 Next::Again
+            }
+            // What was stored before stays, and its repeat is not refused: the end of the log will tell.
+            Some(ErrorCode::Forbidden | ErrorCode::NotFound) if self.shared.may_be_out(self.id()) => {
+                self.withdraw(place);
+                Next::Done
             }
             _ => {
                 let id = message.message_id;

@@ -19,6 +19,7 @@ use crate::device::{Circle, Device, Phase, Shared};
 use crate::dice::Dice;
 use crate::ledger::Ledger;
 use crate::plan::Plan;
+use crate::remove;
 use crate::report::{Figures, Report};
 use crate::revoke::{self, Revocation};
 use crate::settle;
@@ -38,6 +39,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// A device at work.
 struct Slot {
     id: DeviceId,
+    account: Arc<Account>,
     conversations: Vec<ConversationId>,
     phase: watch::Sender<Phase>,
     task: JoinHandle<Device>,
@@ -182,6 +184,38 @@ impl Driver {
         Ok(revocation)
     }
 
+    /// Takes somebody out of a group of three or more while he sends. What he had sent before stays, and its repeat is
+    /// answered; nothing else is owed to him.
+    ///
+    /// # Errors
+    /// [`HarnessError::Plan`] when there is no such group, [`HarnessError::NoServer`] when nobody does it.
+    pub async fn remove_one(&self) -> Result<(), HarnessError> {
+        let few = || HarnessError::Plan("no group is large enough to take somebody out".to_owned());
+        let (groups, mut dice) = {
+            let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
+            (self.groups(), Dice::new(dice.roll()))
+        };
+        let id = *dice.pick(&groups).ok_or_else(few)?;
+        remove::remove(&self.shared, &self.members(id), id, &mut dice).await
+    }
+
+    /// Groups with at least three that are in it.
+    fn groups(&self) -> Vec<ConversationId> {
+        let mut groups: Vec<_> = self.held().iter().flat_map(|slot| slot.conversations.clone()).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups.retain(|id| self.members(*id).len() > 2);
+        groups
+    }
+
+    /// Whoever is in a conversation.
+    fn members(&self, id: ConversationId) -> Vec<Arc<Account>> {
+        let removed = self.shared.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = self.held();
+        let inside = slots.iter().filter(|slot| slot.conversations.contains(&id) && !removed.contains(&(slot.id, id)));
+        inside.map(|slot| Arc::clone(&slot.account)).collect()
+    }
+
     fn held(&self) -> std::sync::MutexGuard<'_, Vec<Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -219,7 +253,7 @@ impl Driver {
         }
         let slots = self.slots.into_inner().unwrap_or_else(PoisonError::into_inner);
         for slot in &slots {
-            slot.phase.send_replace(Phase::Stop);
+            slot.phase.send_replace(Phase::Linger);
         }
         let mut devices = Vec::new();
         for slot in slots {
@@ -260,8 +294,9 @@ impl Driver {
 
 fn slot(device: Device) -> Slot {
     let (phase, watched) = watch::channel(Phase::Live);
-    let (id, conversations) = (device.id(), device.account.conversations.clone());
-    Slot { id, conversations, phase, task: tokio::spawn(device.live(watched)) }
+    let (id, account) = (device.id(), Arc::clone(&device.account));
+    let conversations = account.conversations.clone();
+    Slot { id, account, conversations, phase, task: tokio::spawn(device.live(watched)) }
 }
 
 /// The accounts that the server knows, and where their logs stand.

@@ -82,6 +82,11 @@ impl Ledger {
         self.books.get(&conversation).map(|book| look(&held(book)))
     }
 
+    /// Whether a device was not given something that was acknowledged to another.
+    pub fn lacks(&self, conversation: ConversationId, by: DeviceId) -> bool {
+        self.book(conversation, |book| book.lacks(by)).unwrap_or_default()
+    }
+
     /// Writes into the book of keys.
     pub fn key(&self, note: KeyNote) {
         held(&self.keys).note(note);

@@ -32,6 +32,7 @@ mod keys;
 mod ledger;
 mod line;
 mod plan;
+mod remove;
 mod report;
 mod requests;
 mod revoke;

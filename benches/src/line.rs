@@ -18,6 +18,14 @@ use crate::device::{Device, Next, Phase, pause_until, wait};
 
 /// Nothing for so long: what should come has come.
 const QUIET: Duration = Duration::from_millis(400);
+/// A device that is there is given everything within so long of the last answer to anybody's send.
+const WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks whether it was.
+const LOOK: Duration = Duration::from_millis(200);
+/// An impatient device waits at most so many milliseconds before it connects again …
+const HASTE: u64 = 30;
+/// … and its older socket is open for so long.
+const LEFT_BEHIND: Duration = Duration::from_secs(2);
 /// Between two attempts to connect, at least.
 const BACKOFF: u64 = 100;
 
@@ -88,6 +96,17 @@ struct Line {
     ack_late: Duration,
     drained: Option<Instant>,
     heard: Instant,
+    /// Nothing more is sent since then; what is owed is waited for.
+    lingers: Option<Lingering>,
+}
+
+/// Waiting for what others have sent.
+struct Lingering {
+    since: Instant,
+    /// Nobody has a send under way since then.
+    still: Option<Instant>,
+    /// The server was asked for a sign of life.
+    asked: Option<Instant>,
 }
 
 impl Device {
@@ -111,6 +130,7 @@ impl Device {
             ack_late: Duration::from_millis(self.dice.pick(&[20, 200, 1500]).copied().unwrap_or(20)),
             drained: None,
             heard: now,
+            lingers: None,
         };
         self.began();
         let end = self.on_line(&mut socket, &mut line, goal, phase).await;
@@ -137,8 +157,27 @@ impl Device {
         }
     }
 
+    /// Begins to connect and loses patience, as somebody who moves from one network to another: the server may hear of
+    /// the older socket after the newer one.
+    async fn leave_behind(&mut self) -> Option<()> {
+        let target = self.target()?;
+        self.attempt += 1;
+        let options = SocketOptions::hello(&self.account.access_token).attempt(self.attempt);
+        tokio::spawn(async move {
+            let Ok(mut socket) = Socket::open(&target.url, &options).await else { return };
+            let deaf = async { while matches!(socket.next().await, Ok(Incoming::Frame(_) | Incoming::Alive)) {} };
+            // What it hears is acknowledged by nobody, and comes again.
+            drop(tokio::time::timeout(LEFT_BEHIND, deaf).await);
+        });
+        tokio::time::sleep(Duration::from_millis(self.dice.within(0, HASTE))).await;
+        Some(())
+    }
+
     /// A socket that was welcomed.
     async fn open(&mut self, phase: &mut watch::Receiver<Phase>) -> Option<Socket> {
+        if self.dice.percent(self.shared.plan.mix.hasty) {
+            self.leave_behind().await?;
+        }
         let target = self.target()?;
         self.attempt += 1;
         let mut options = SocketOptions::hello(&self.account.access_token).attempt(self.attempt);
@@ -206,8 +245,13 @@ impl Device {
             }
             let wake = self.wake(line, goal);
             let is_live = matches!(goal, Goal::Live { .. });
-            if is_live && *phase.borrow() == Phase::Stop {
-                return End::Over;
+            match *phase.borrow_and_update() {
+                Phase::Stop if is_live => return End::Over,
+                Phase::Linger if is_live && line.lingers.is_none() => {
+                    line.lingers = Some(Lingering { since: Instant::now(), still: None, asked: None });
+                    continue;
+                }
+                Phase::Live | Phase::Linger | Phase::Stop => {}
             }
             tokio::select! {
                 incoming = socket.next() => match incoming {
@@ -228,7 +272,7 @@ impl Device {
                     }
                 },
                 () = tokio::time::sleep_until(wake.into()) => {}
-                _ = phase.changed(), if is_live => return End::Over,
+                _ = phase.changed(), if is_live => continue,
             }
             let now = Instant::now();
             if line.ack_at.is_some_and(|at| at <= now) && !self.ack(socket, line).await {
@@ -239,6 +283,11 @@ impl Device {
                 return End::Lost;
             }
             match goal {
+                Goal::Live { .. } if line.lingers.is_some() => {
+                    if self.has_waited(socket, line, now).await {
+                        return End::Over;
+                    }
+                }
                 Goal::Live { until } if now >= until => return End::Over,
                 Goal::Settle { .. } if self.is_settled(line, now) => return End::Settled,
                 Goal::Settle { deadline } if now >= deadline => return End::Over,
@@ -249,6 +298,34 @@ impl Device {
         }
     }
 
+    /// Whether this device was given everything that anybody's send was acknowledged for, or has waited for too long:
+    /// then what it lacks is noted, if the server is alive.
+    async fn has_waited(&self, socket: &mut Socket, line: &mut Line, now: Instant) -> bool {
+        let Some(lingering) = &mut line.lingers else { return true };
+        if self.shared.ledger.counters.under_way.get() > 0 && lingering.since.elapsed() < self.shared.plan.patience {
+            return false;
+        }
+        let still = *lingering.still.get_or_insert(now);
+        if !self.circles.iter().any(|circle| self.ledger().lacks(circle.id, self.id())) {
+            return true;
+        }
+        if now < still + WITHIN {
+            return false;
+        }
+        let Some(asked) = lingering.asked else {
+            lingering.asked = Some(now);
+            return !self.write(socket.ping()).await;
+        };
+        if line.heard > asked && line.drained.is_some_and(|drained| drained < still) {
+            for circle in &self.circles {
+                self.ledger().note(circle.id, Note::Waited { by: self.id() });
+            }
+        } else if now < asked + QUIET {
+            return false;
+        }
+        true
+    }
+
     fn is_settled(&self, line: &Line, now: Instant) -> bool {
         let has_nothing_open = line.asked.is_empty() && self.pending.is_empty() && line.confirmed >= line.last;
         has_nothing_open && line.drained.is_some() && now.duration_since(line.heard) >= QUIET
@@ -257,6 +334,9 @@ impl Device {
     /// When to look again, if nothing comes before.
     fn wake(&self, line: &Line, goal: Goal) -> Instant {
         let now = Instant::now();
+        if line.lingers.is_some() {
+            return line.ack_at.map_or(now + LOOK, |at| at.min(now + LOOK));
+        }
         let (end, room) = match goal {
             Goal::Live { until } => (until, true),
             Goal::Settle { deadline } => (deadline.min(now + QUIET), !line.queue.is_empty()),
@@ -269,7 +349,7 @@ impl Device {
     }
 
     async fn send_what_is_due(&mut self, socket: &mut Socket, line: &mut Line, goal: Goal) -> bool {
-        while line.sends < self.shared.plan.depth {
+        while line.sends < self.shared.plan.depth && line.lingers.is_none() {
             let now = Instant::now();
             let place = if self.hold > now {
                 None
@@ -351,7 +431,9 @@ impl Device {
                 Err(error) => match error.code() {
                     Some(code) => {
                         self.ledger().counters.refuse(code);
-                        if matches!(code, ErrorCode::NotFound | ErrorCode::Forbidden | ErrorCode::ValidationFailed) {
+                        let is_out = self.shared.may_be_out(self.id());
+                        let strange = [ErrorCode::NotFound, ErrorCode::Forbidden, ErrorCode::ValidationFailed];
+                        if strange.contains(&code) && !is_out {
                             self.ledger().strange(format!("mark_read of {}: {error}", self.id()));
                         }
                     }

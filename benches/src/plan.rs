@@ -57,6 +57,8 @@ pub struct Mix {
     pub longest: Duration,
     /// Percent of sockets that end without a close.
     pub cut: u32,
+    /// Percent of sockets that are opened while the `hello` of an older one is under way, which is left open.
+    pub hasty: u32,
     /// Percent of sends by REST that go to two nodes at once.
     pub twice: u32,
     /// Percent of messages with one ciphertext for all.
@@ -76,6 +78,7 @@ impl Default for Mix {
             shortest: Duration::from_millis(300),
             longest: Duration::from_secs(4),
             cut: 50,
+            hasty: 10,
             twice: 20,
             shared: 50,
             reads: 8,

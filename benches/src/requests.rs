@@ -94,6 +94,7 @@ impl Device {
                         self.quiet = self.quiet.max(now + wait(&error).unwrap_or(SHORT));
                     }
                     ErrorCode::Unauthenticated => self.die("its token is not taken any more"),
+                    ErrorCode::Forbidden | ErrorCode::NotFound if self.shared.may_be_out(self.id()) => {}
                     _ => self.ledger().strange(format!("{what} of {}: {error}", self.id())),
                 }
             }

@@ -41,6 +41,7 @@ pub async fn settle(mut devices: Vec<Device>, deadline: Instant) -> u64 {
 impl Device {
     async fn step(&mut self, step: u32, deadline: Instant) {
         let by_socket = self.dice.percent(50);
+        self.leave_circles();
         match step {
             0 => self.settle_sends(deadline).await,
             1 => self.catch_up(by_socket, deadline).await,

@@ -195,6 +195,30 @@ fn lost_when_it_was_never_answered() {
 }
 
 #[test]
+fn lost_for_a_device_that_was_there_and_was_told_later() {
+    let waited = |by| Note::Waited { by };
+    let before = |device, number, note: Note| {
+        changed(|notes| notes.insert(place(notes, |other| is_got(other, device, number)), note))
+    };
+    assert_eq!(before(BEN, 6, waited(BEN)), [Promise::Lost]);
+    assert_eq!(before(BEN, 6, waited(ANN)), CLEAN);
+    assert_eq!(changed(|notes| notes.extend(ALL.map(waited))), CLEAN);
+    // What nobody has answered yet is owed to nobody.
+    assert_eq!(changed(|notes| notes.insert(0, waited(BEN))), CLEAN);
+}
+
+#[test]
+fn entries_of_the_server_are_in_the_log_and_are_not_judged() {
+    let joined = |body| {
+        let entry = Entry { seq: LAST + 1, message: id(700), from: None, body };
+        let page = Note::Page { by: EVA, after: LAST, entries: vec![entry], anew: true };
+        changed(|notes| notes.extend([Note::Got { by: BEN, entry, after: Some(LAST) }, page]))
+    };
+    assert_eq!(joined(Body::Absent), CLEAN);
+    assert_eq!(joined(Body::Other), [Promise::Altered]);
+}
+
+#[test]
 fn stored_twice_by_the_log() {
     let twice = changed(|notes| {
         notes.retain(|note| !matches!(note, Note::End { .. }));
