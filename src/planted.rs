@@ -9,7 +9,9 @@ use sotto_schema::planted;
 
 fn main() -> ExitCode {
     let chosen = match config::planted_bug() {
-        Some(name) if !planted::choose(&name) => Err(CliError::usage(format!("there is no planted bug {name}"))),
+        Some(name) if name != "none" && !planted::choose(&name) => {
+            Err(CliError::usage(format!("there is no planted bug {name}")))
+        }
         _ => Ok(()),
     };
     let outcome = chosen.and_then(|()| match Cli::parse().command {

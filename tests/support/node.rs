@@ -170,7 +170,10 @@ async fn launch(
     place: &Place,
     port: u16,
 ) -> (Child, String, Arc<Mutex<String>>) {
-    let program = program().display().to_string();
+    // The program that a bug can be planted in lies beside the other.
+    let is_planted = settings.iter().any(|(key, _)| key == "PLANTED_BUG");
+    let program = if is_planted { program().with_file_name("sotto-planted") } else { program() };
+    let program = program.display().to_string();
     let mut words = place.prefix.iter().cloned().chain([program, "serve".to_owned()]);
     let mut command = Command::new(words.next().expect("a program"));
     command
