@@ -3,6 +3,7 @@
 use crate::support::node::TestNode;
 use crate::support::people::{Device, pair, shared};
 use futures::StreamExt as _;
+use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use sotto_client::protocol::message::Sent;
 use sotto_client::protocol::{ConversationId, ErrorCode};
@@ -108,15 +109,16 @@ impl Probe {
         None
     }
 
-    /// One send to an entrance, of about so many bytes.
-    ///
-    /// # Errors
-    /// Why it was not answered, or how it was refused.
-    pub async fn send_to(&self, url: &str, size: usize) -> Result<Sent, Error> {
-        // No two alike: a database may compress.
-        let text: String =
-            std::iter::repeat_with(|| uuid::Uuid::new_v4().simple().to_string()).take(size / 32).collect();
-        at(url, &self.device).send_message(&shared(self.conversation, &text), None).await
+    /// Sends of about so many bytes to an entrance, eight at once.
+    pub async fn send_to(&self, url: &str, size: usize) -> Vec<Result<Sent, Error>> {
+        let rest = at(url, &self.device);
+        let sends = (0..8).map(async |_| {
+            // No two alike: a database may compress.
+            let words = std::iter::repeat_with(|| uuid::Uuid::new_v4().simple().to_string());
+            let text: String = words.take(size / 32).collect();
+            rest.send_message(&shared(self.conversation, &text), None).await
+        });
+        join_all(sends).await
     }
 
     /// One read of the conversation from an entrance.

@@ -6,6 +6,7 @@ use super::node::{Place, TestNode};
 use super::postgres::PostgresServer;
 use super::process::free_port;
 use super::redis::{RedisServer, SENTINEL_NAME, Sentinels};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -36,6 +37,8 @@ pub struct Make {
     pub clock: Option<Clock>,
     /// PostgreSQL's data lies here and not in a folder of its own.
     pub postgres: Option<PathBuf>,
+    /// PostgreSQL's write-ahead log lies apart from its data.
+    pub log_apart: bool,
     /// Settings of all nodes.
     pub settings: Vec<(String, String)>,
 }
@@ -44,7 +47,7 @@ impl Make {
     /// So many nodes with Redis between them, without limits.
     pub fn nodes(nodes: usize) -> Self {
         let settings = vec![("SOTTO_LIMITS__ENABLED".to_owned(), "false".to_owned())];
-        Self { nodes, between: Between::Redis, net: None, clock: None, postgres: None, settings }
+        Self { nodes, between: Between::Redis, net: None, clock: None, postgres: None, log_apart: false, settings }
     }
 
     /// With this setting (an environment variable), whatever was set before.
@@ -58,7 +61,13 @@ impl Make {
     /// Starts everything. The first node is up, and has migrated, before the others start.
     pub async fn start(self) -> Cluster {
         let host = self.net.as_ref().map_or("127.0.0.1".to_owned(), |net| net.home().to_string());
-        let postgres = PostgresServer::on(&host, self.postgres.as_deref()).await;
+        let shared = tempfile::Builder::new().prefix("sotto-cluster").tempdir().expect("a folder");
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(shared.path(), open).expect("a folder that PostgreSQL may pass");
+        let log = shared.path().join("log");
+        std::fs::create_dir(&log).expect("a folder");
+        let log = self.log_apart.then_some(log.as_path());
+        let postgres = PostgresServer::with_log(&host, self.postgres.as_deref(), log).await;
         let store_url = postgres.database("sotto").await;
         let mut settings = self.settings;
         let bus = match self.between {
@@ -72,7 +81,6 @@ impl Make {
             Bus::Sentinels(set) => Some(format!("redis+sentinel://{}/{SENTINEL_NAME}", set.addresses().join(","))),
         };
         settings.extend(redis_url.map(|url| ("SOTTO_CLUSTER__REDIS_URL".to_owned(), url)));
-        let shared = tempfile::Builder::new().prefix("sotto-cluster").tempdir().expect("a folder");
         let key = shared.path().join("secret.key").display().to_string();
         settings.push(("SOTTO_AUTH__SECRET_KEY_FILE".to_owned(), key));
         if self.net.is_some() {

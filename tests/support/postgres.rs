@@ -29,6 +29,11 @@ impl PostgresServer {
     /// A server on the loopback interface and on this address, which asks nobody for a password; its data is in a folder
     /// that exists and is empty, or in one of its own.
     pub async fn on(host: &str, folder: Option<&Path>) -> Self {
+        Self::with_log(host, folder, None).await
+    }
+
+    /// The same, with its write-ahead log in another folder, as on a disk of its own.
+    pub async fn with_log(host: &str, folder: Option<&Path>, log: Option<&Path>) -> Self {
         let own =
             folder.is_none().then(|| tempfile::Builder::new().prefix("sotto-postgres").tempdir().expect("a folder"));
         let folder = folder.map_or_else(|| own.as_ref().expect("one of the two").path().to_owned(), Path::to_owned);
@@ -36,6 +41,13 @@ impl PostgresServer {
         let template = template();
         run("cp", &["-a", &template.display().to_string(), &data.display().to_string()]).expect("a copy");
         give(&folder);
+        if let Some(log) = log {
+            give(log);
+            let (from, to) = (data.join("pg_wal"), log.join("pg_wal"));
+            run("cp", &["-a", &from.display().to_string(), &to.display().to_string()]).expect("a copy");
+            std::fs::remove_dir_all(&from).expect("a folder of initdb's");
+            std::os::unix::fs::symlink(&to, &from).expect("a link");
+        }
         let entry = format!("host all all {host}/16 trust\n");
         append(&data.join("pg_hba.conf"), &entry);
         let port = free_port();
@@ -65,14 +77,7 @@ impl PostgresServer {
 
     async fn ready(&mut self) {
         let begun = Instant::now();
-        let url = self.local_url();
-        loop {
-            if let Ok((client, connection)) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await {
-                tokio::spawn(connection);
-                if client.simple_query("SELECT 1").await.is_ok() {
-                    return;
-                }
-            }
+        while !self.answers().await {
             let is_alive = self.is_alive();
             assert!(
                 is_alive && begun.elapsed() < Duration::from_secs(60),
@@ -103,6 +108,17 @@ impl PostgresServer {
 
     pub fn is_alive(&mut self) -> bool {
         self.postmaster.try_wait().expect("a child").is_none()
+    }
+
+    /// Whether it takes connections and answers them.
+    pub async fn answers(&self) -> bool {
+        let url = self.local_url();
+        let question = async {
+            let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.ok()?;
+            tokio::spawn(connection);
+            client.simple_query("SELECT 1").await.ok()
+        };
+        tokio::time::timeout(Duration::from_secs(2), question).await.is_ok_and(|answer| answer.is_some())
     }
 
     /// kill -9 of every process. The postmaster is held first, so that it starts nobody meanwhile.
