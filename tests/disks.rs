@@ -15,6 +15,7 @@ fn counter(disk: &Disk, name: &str) -> u64 {
 /// Two files in turn, each synced before the other is written: at no instant are they more than one apart. An image that
 /// mixes two moments shows them apart, and one that lacks what was synced shows them behind.
 #[test]
+#[allow(clippy::disallowed_methods, reason = "threads that write to a disk, and no runtime")]
 fn a_cut_is_one_instant_and_has_what_was_synced() {
     if !granted("a_cut_is_one_instant_and_has_what_was_synced") {
         return;

@@ -26,7 +26,7 @@ mod arguments;
 mod check;
 #[path = "power_cut/load.rs"]
 mod load;
-#[allow(dead_code, unused_imports, unused_macros, reason = "the suite uses the rest")]
+#[allow(unused_imports, unused_macros, reason = "the suite uses the rest")]
 mod support;
 
 use arguments::{Arguments, Spoil, Wanted};

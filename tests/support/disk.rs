@@ -171,6 +171,7 @@ impl Disk {
 }
 
 impl Drop for Disk {
+    #[allow(clippy::disallowed_methods, reason = "a drop cannot wait otherwise")]
     fn drop(&mut self) {
         let target = self.mount.display().to_string();
         for _ in 0..50 {

@@ -209,6 +209,7 @@ impl Device {
 }
 
 impl Drop for Device {
+    #[allow(clippy::disallowed_methods, reason = "a drop cannot wait otherwise")]
     fn drop(&mut self) {
         // Lazily: the loop device lets go of the file a moment after its file system is unmounted. While something still
         // holds it, it must be served, or that something would hang.
