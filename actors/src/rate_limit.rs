@@ -440,7 +440,7 @@ impl Handler<Count> for RateLimit {
             if !shared.is_asking {
                 cluster.enqueue(subject, shared);
             }
-            return self.advance(ctx);
+            self.advance(ctx);
         }
         // Dropped, the reply is a refusal.
     }
