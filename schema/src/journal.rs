@@ -73,6 +73,7 @@ impl JournalConnection {
         patience: Patience,
         now: Timestamp,
     ) -> Result<Outcome, StoreError> {
+        let has_messages = !batch.appends.is_empty();
         match &mut self.inner {
             Inner::Postgres { database, connection } => {
                 let mut open = match connection.take() {
@@ -80,7 +81,7 @@ impl JournalConnection {
                     None => Box::new(database.dedicated().await?),
                 };
                 let result = postgres::write(&mut open, &batch, patience, now).await;
-                database.room.note(&result);
+                database.room.note(has_messages, &result);
                 if !matches!(&result, Err(StoreError::Unavailable(_))) {
                     *connection = Some(open);
                 }
@@ -89,7 +90,7 @@ impl JournalConnection {
             Inner::Sqlite(database) => {
                 let mut writer = database.write().await?;
                 let result = writer.spawn_blocking(move |connection| Ok(sqlite::write(connection, &batch, now))).await?;
-                database.room.note(&result);
+                database.room.note(has_messages, &result);
                 result
             }
         }

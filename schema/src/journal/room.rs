@@ -21,11 +21,12 @@ const COUNTS: Duration = Duration::from_secs(5);
 pub(crate) struct Room(Arc<Mutex<Option<Instant>>>);
 
 impl Room {
-    /// Notes how a write ended.
-    pub(super) fn note<T>(&self, result: &Result<T, StoreError>) {
+    /// Notes how a write ended. That marks could be stored says nothing of room for messages.
+    pub(super) fn note<T>(&self, has_messages: bool, result: &Result<T, StoreError>) {
         let mut short = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
-            Ok(_) => *short = None,
+            Ok(_) if has_messages => *short = None,
+            Ok(_) => {}
             Err(error) if error.is_full_disk() => *short = Some(Instant::now()),
             Err(_) => {}
         }
@@ -57,7 +58,7 @@ impl Store {
                 }
                 let room = database.room.clone();
                 let tried = to_the_end(async move { try_message(&database).await }).await;
-                room.note(&tried);
+                room.note(true, &tried);
                 match tried {
                     Err(error) if error.is_full_disk() => Ok(false),
                     tried => tried.map(|()| true),
