@@ -98,17 +98,13 @@ impl Claims {
         Some(target.rest.with_token(&asker.access_token))
     }
 
-    /// New keys, if time has passed since the last: the numbers are seconds, so that they grow from run to run.
-    fn fresh(&mut self, owner: DeviceId) -> Option<Keys> {
+    /// New keys, if time has passed since the last.
+    fn fresh(&self, owner: DeviceId) -> Option<Keys> {
         let now = Timestamp::now().as_seconds();
         let last =
             self.uploads.get(&owner).and_then(|keys| keys.one_time_prekeys.as_ref()?.last().map(|key| key.key_id));
         let from = last.map_or(now - KEYS, |last| last + 1).max(now - KEYS);
-        let key = |key_id, dice: &mut Dice| {
-            let bytes = [dice.bytes(), dice.bytes()].concat();
-            OneTimeKey { key_id, public_key: Binary(bytes) }
-        };
-        let keys: Vec<_> = (from..now).map(|key_id| key(key_id, &mut self.dice)).collect();
+        let keys: Vec<_> = (from..now).map(|key_id| key(owner, key_id)).collect();
         (!keys.is_empty()).then(|| Keys { one_time_prekeys: Some(keys), ..Keys::default() })
     }
 
@@ -142,5 +138,28 @@ impl Claims {
                 if !self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner).is_empty() => {}
             _ => self.shared.ledger.strange(format!("{what}: {error}")),
         }
+    }
+}
+
+/// A key whose number is a second, so that numbers grow from run to run. A run that follows closely uploads the last
+/// numbers of the one before again, of which the server keeps the first: so a number has one key for ever.
+fn key(owner: DeviceId, key_id: i64) -> OneTimeKey {
+    let (high, low) = owner.0.as_u64_pair();
+    let mut dice = Dice::new(high ^ low.rotate_left(17) ^ key_id.unsigned_abs().wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    OneTimeKey { key_id, public_key: Binary([dice.bytes(), dice.bytes()].concat()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_one_key_for_ever_and_no_two_have_the_same() {
+        let owners = [DeviceId::random(), DeviceId::random()];
+        let all = |owner| (0..50).map(move |number| key(owner, number).public_key.0);
+        assert!(all(owners[0]).eq(all(owners[0])));
+        let distinct: std::collections::HashSet<_> = owners.into_iter().flat_map(all).collect();
+        assert_eq!(distinct.len(), 100);
+        assert!(distinct.iter().all(|key| key.len() == 32));
     }
 }
