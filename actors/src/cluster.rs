@@ -25,6 +25,8 @@ use canary::{Path, WakeCanary, Watch};
 
 /// How often the node writes its row.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
+/// After the start the first canaries have come back, if they ever will.
+const SETTLED: Duration = Duration::from_millis(300);
 /// How often canaries are sent, and connections compared.
 const CANARY_EVERY: Duration = Duration::from_secs(5);
 /// A node that was not seen for so long is none that counts, in milliseconds of the database's clock.
@@ -419,6 +421,8 @@ impl Actor for Cluster {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.send_canaries(ctx);
+        // The first row is from before Redis was asked.
+        ctx.run_later(SETTLED, Self::report);
         ctx.run_interval(REPORT_EVERY, |cluster, ctx| {
             cluster.look();
             cluster.report(ctx);
