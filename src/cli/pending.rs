@@ -10,7 +10,10 @@ use crate::seed::{self, Shape};
 
 /// Runs the server to its end.
 pub async fn serve(config: Config) -> Result<(), CliError> {
-    crate::boot::serve(config).await.map_err(|error| CliError::failed(error.to_string()))
+    crate::boot::serve(config).await.map_err(|error| match error {
+        crate::boot::BootError::Redis(_) => CliError::usage(error),
+        _ => CliError::failed(error),
+    })
 }
 
 /// Shows the server at work.
