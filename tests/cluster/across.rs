@@ -58,6 +58,8 @@ async fn receipts_and_account_events_cross_in_milliseconds() {
         let is_it = |event: &Event| matches!(event, Event::ConversationChanged(change) if change.conversation.conversation_id == id);
         made_in.push(bobs.event("conversation_changed", is_it).await.duration_since(begun));
 
+        // A node that has the conversation in use tells at once whose mark has moved there.
+        bob.rest.send_message(&shared(id, "welcome"), None).await.unwrap();
         let sent = alice.rest.send_message(&shared(id, "hello"), None).await.unwrap();
         let begun = bobs.came(sent.message_id).await;
         let is_it = |event: &Event| matches!(event, Event::MessageDelivered(mark) if mark.conversation_id == id && mark.device_id == bob.device_id);
@@ -180,7 +182,8 @@ async fn every_letter_is_lost_and_every_message_comes() {
     gate.swallow(true);
     let before = counter(&nodes[1], "sotto_bus_events_total").await;
     comes_by_the_sweep(&alice, conversation, &ears).await;
-    assert!(gate.swallowed() >= 30, "{} letters were lost", gate.swallowed());
+    // One letter may tell of several messages.
+    assert!(gate.swallowed() >= 15, "{} letters were lost", gate.swallowed());
     assert_eq!(counter(&nodes[1], "sotto_bus_events_total").await, before, "no letter has come");
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 /// Words to Redis as they are, bytes and all.
 async fn say(stream: &mut TcpStream, words: &[&[u8]]) {
@@ -52,12 +53,12 @@ async fn words(stream: &mut TcpStream) -> Vec<Vec<u8>> {
 }
 
 /// Everything that is published between nodes from now on: channel and letter.
-async fn overhear(redis: &RedisServer) -> mpsc::UnboundedReceiver<(String, Vec<u8>)> {
+async fn overhear(redis: &RedisServer) -> (mpsc::UnboundedReceiver<(String, Vec<u8>)>, AbortHandle) {
     let mut stream = TcpStream::connect(("127.0.0.1", redis.port)).await.expect("Redis");
     say(&mut stream, &[b"PSUBSCRIBE", b"sotto:*"]).await;
     words(&mut stream).await;
     let (found, letters) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         loop {
             let mut told = words(&mut stream).await;
             let (letter, channel) = (told.pop().expect("a letter"), told.pop().expect("a channel"));
@@ -66,7 +67,7 @@ async fn overhear(redis: &RedisServer) -> mpsc::UnboundedReceiver<(String, Vec<u
             }
         }
     });
-    letters
+    (letters, task.abort_handle())
 }
 
 /// How many heard it.
@@ -102,7 +103,7 @@ async fn world() -> World {
     let (nodes, redis) = cluster(2).await;
     let (alice, bob, conversation) = pair(&nodes[0]).await;
     let bobs = Ear::ready(&bob, &nodes[1]).await;
-    let mut letters = overhear(&redis).await;
+    let (mut letters, eavesdropper) = overhear(&redis).await;
     let sent = alice.rest.send_message(&shared(conversation, "between-the-lines"), None).await.unwrap();
     bobs.came(sent.message_id).await;
     let (mut channel, mut letter) = (String::new(), Vec::new());
@@ -114,6 +115,7 @@ async fn world() -> World {
             (channel, letter) = (to, found);
         }
     }
+    eavesdropper.abort();
     assert_eq!(letter[0], VERSION);
     World { nodes, redis, alice, bobs, channel, letter, conversation }
 }

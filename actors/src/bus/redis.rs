@@ -8,7 +8,7 @@
 //! has any of them gets one letter.
 
 use super::event::{Parcel, Receivers, Written};
-use super::seal::{ClusterKeys, Opener, Sealer};
+use super::seal::{ClusterKeys, Opener, Sealer, sender_of};
 use crate::mailbox::tell;
 use crate::node::Node;
 use crate::redis::Redis;
@@ -20,8 +20,8 @@ use sotto_protocol::UserId;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Mailbox: events that may wait to be taken over.
 const CAPACITY: usize = 16_384;
@@ -35,6 +35,8 @@ const MAX_LETTER: usize = 1 << 20;
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// Silence for so long is loss.
 const SILENCE: Duration = Duration::from_secs(3);
+/// Whoever has written a letter is there for so long at least: canaries come more often.
+const COMPANY: Duration = Duration::from_secs(15);
 /// Between attempts to subscribe, at first and at last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -48,6 +50,21 @@ pub struct RedisBus {
     courier: OnceLock<Addr<Courier>>,
     hears: Arc<AtomicBool>,
     peers: AtomicUsize,
+    company: Company,
+}
+
+/// When another node's letter has come.
+#[derive(Clone, Default)]
+struct Company(Arc<Mutex<Option<Instant>>>);
+
+impl Company {
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_there(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < COMPANY)
+    }
 }
 
 impl fmt::Debug for RedisBus {
@@ -69,6 +86,7 @@ impl RedisBus {
             courier: OnceLock::new(),
             hears: Arc::default(),
             peers: AtomicUsize::new(1),
+            company: Company::default(),
         }
     }
 
@@ -92,8 +110,10 @@ impl RedisBus {
             node: node.clone(),
             redis: self.redis.clone(),
             channel: format!("{}{}", self.channels, self.own.0),
+            own: self.own,
             opener: Opener::new(self.keys.clone(), self.own),
             hears: Arc::clone(&self.hears),
+            company: self.company.clone(),
         };
         let (ready, stands) = tokio::sync::oneshot::channel();
         actix_rt::spawn(listener.run(ready));
@@ -113,9 +133,9 @@ impl RedisBus {
         self.hears.load(Ordering::Relaxed)
     }
 
-    /// Whether any other node may be there.
+    /// Whether any other node may be there: one is counted, or has just written and is not counted yet.
     pub(super) fn has_peers(&self) -> bool {
-        self.peers.load(Ordering::Relaxed) > 0
+        self.peers.load(Ordering::Relaxed) > 0 || self.company.is_there()
     }
 
     /// How many other nodes there are: with none, nobody is looked for.
@@ -294,8 +314,10 @@ struct Listener {
     node: Node,
     redis: Redis,
     channel: String,
+    own: Incarnation,
     opener: Opener,
     hears: Arc<AtomicBool>,
+    company: Company,
 }
 
 impl Listener {
@@ -364,6 +386,9 @@ impl Listener {
             return;
         };
         metrics::counter!("sotto_bus_events_total").increment(u64::try_from(events.len()).unwrap_or(u64::MAX));
+        if sender_of(letter) != Some(self.own) {
+            self.company.note();
+        }
         for event in events {
             let (users, event) = event.read();
             self.node.receive(&users, event);

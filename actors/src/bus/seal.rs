@@ -105,6 +105,12 @@ impl Sealer {
     }
 }
 
+/// Who says to have written a letter; true of one that was opened.
+#[must_use]
+pub fn sender_of(letter: &[u8]) -> Option<Incarnation> {
+    letter.get(1..17).and_then(|bytes| Uuid::from_slice(bytes).ok()).map(Incarnation)
+}
+
 struct Known {
     keys: Vec<LessSafeKey>,
     last: u64,
@@ -134,9 +140,9 @@ impl Opener {
             return Err(Refusal::Version);
         }
         let (head, sealed) = letter.split_at_checked(HEAD).ok_or(Refusal::Forged)?;
-        let sender = head.get(1..17).and_then(|bytes| Uuid::from_slice(bytes).ok()).ok_or(Refusal::Forged)?;
+        let sender = sender_of(head).ok_or(Refusal::Forged)?;
         let number = head.get(17..HEAD).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
-        let (sender, number) = (Incarnation(sender), number.ok_or(Refusal::Forged)?);
+        let number = number.ok_or(Refusal::Forged)?;
         let aad = context(head, self.own);
         let opens = |keys: &[LessSafeKey]| {
             keys.iter().find_map(|key| {
