@@ -14,7 +14,6 @@
 
 mod auth;
 mod bad_input;
-mod campaign;
 mod claims;
 mod client;
 mod cluster;

@@ -29,6 +29,8 @@ pub struct Outcome {
     pub ready_ms: Option<u64>,
     /// The longest that a client waited who may ask any node, from its beginning on.
     pub pause_ms: u64,
+    /// If it took long until every node answered: why the last send that failed did.
+    pub trouble: Option<String>,
     /// What should not have happened.
     pub wrong: Vec<String>,
 }
@@ -60,6 +62,10 @@ impl Result {
 
 /// Messages per second of the whole load.
 const RATE: f64 = 60.0;
+/// Above this it is told why.
+const LATE: Duration = Duration::from_secs(1);
+/// How long the load runs as fast as it is answered before something is killed.
+const FULL_SPEED: Duration = Duration::from_millis(400);
 /// How long it may take after the last fault until everything has arrived.
 const SETTLING: Duration = Duration::from_secs(60);
 
@@ -105,6 +111,7 @@ pub async fn run(leg: &Leg, means: &Means, folder: &Path) -> Result {
                 again_ms: None,
                 ready_ms: None,
                 pause_ms: 0,
+                trouble: None,
                 wrong: Vec::new(),
             },
             None => endure(fault, &mut world, &driver, &probes).await,
@@ -153,9 +160,33 @@ pub async fn run(leg: &Leg, means: &Means, folder: &Path) -> Result {
     result
 }
 
+/// The same sentence once, with how often it was said.
+fn told_once(said: Vec<String>) -> Vec<String> {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for line in said {
+        *counts.entry(line).or_default() += 1;
+    }
+    counts.into_iter().map(|(line, count)| if count > 1 { format!("{line} ({count} times)") } else { line }).collect()
+}
+
 async fn endure(fault: &Fault, world: &mut World, driver: &Driver, probes: &[Probe]) -> Outcome {
+    let is_kill = matches!(fault.kind, Kind::NodeKill | Kind::PostgresKill | Kind::SoloKill);
+    let is_series = matches!(fault.kind, Kind::NodeKills | Kind::SoloKills);
+    if is_kill || is_series {
+        // As much as possible is to be under way when it hits.
+        driver.set_rate(0.0);
+        tokio::time::sleep(FULL_SPEED).await;
+    }
     let (at, begun, before) = (Timestamp::now(), Instant::now(), driver.mark());
-    let mut wrong = world.strike(fault, &probes[0]).await;
+    let strike = world.strike(fault, &probes[0]);
+    let calm = async {
+        if is_kill {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            driver.set_rate(RATE);
+        }
+    };
+    let (mut wrong, ()) = tokio::join!(strike, calm);
+    driver.set_rate(RATE);
     let (ended, after) = (Instant::now(), driver.mark());
     let entrances = world.entrances();
     let nodes = join_all(probes.iter().zip(&entrances).map(|(probe, url)| probe.answered_by(url, HARD_LIMIT)));
@@ -175,7 +206,11 @@ async fn endure(fault: &Fault, world: &mut World, driver: &Driver, probes: &[Pro
     }
     // A client that waits for an answer which does not come notices only after its patience.
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let again = nodes.into_iter().chain([load]).try_fold(Duration::ZERO, |all, time| time.map(|time| all.max(time)));
+    let again =
+        nodes.iter().copied().chain([load]).try_fold(Duration::ZERO, |all, time| time.map(|time| all.max(time)));
+    let is_late = again.is_none_or(|time| time > LATE);
+    let slowest = nodes.iter().enumerate().max_by_key(|(_, time)| time.unwrap_or(HARD_LIMIT));
+    let trouble = slowest.filter(|_| is_late).map(|(index, _)| probes[index].trouble());
     let is_full = matches!(fault.kind, Kind::PostgresFull | Kind::SoloFull);
     // That a disk is full somebody must read.
     wrong.extend(world.read_logs().into_iter().filter(|line| !is_full || line.contains("panicked")));
@@ -188,7 +223,8 @@ async fn endure(fault: &Fault, world: &mut World, driver: &Driver, probes: &[Pro
         again_ms: again.map(milliseconds),
         ready_ms: ready.map(milliseconds),
         pause_ms: milliseconds(probes.iter().map(|probe| probe.pause_since(begun)).max().unwrap_or_default()),
-        wrong,
+        trouble,
+        wrong: told_once(wrong),
     }
 }
 
@@ -218,6 +254,9 @@ fn tell(outcome: &Outcome) {
             outcome.ready_ms.map_or("?".to_owned(), |time| time.to_string()),
             outcome.pause_ms
         ),
+    }
+    if let Some(trouble) = &outcome.trouble {
+        println!("      late: {trouble}");
     }
     for line in &outcome.wrong {
         println!("      WRONG: {line}");

@@ -74,7 +74,9 @@ macro_rules! kinds {
 
 kinds! {
     /// kill -9 of a node, and its restart.
-    NodeKill "node-kill" Cluster 2;
+    NodeKill "node-kill" Cluster 3;
+    /// Ten times kill -9 of a node and its restart at once, under as much load as is answered.
+    NodeKills "node-kills" Cluster 1;
     /// SIGSTOP of a node for 20 s, and its return.
     NodeStop "node-stop" Cluster 1;
     /// SIGTERM of a node, which must exit 0, and its restart.
@@ -104,7 +106,9 @@ kinds! {
     /// kill -9 of the primary that sentinels watch; the replica takes over, the old primary returns.
     RedisFailover "redis-failover" Sentinels 2;
     /// kill -9 of the only node, on SQLite, and its restart.
-    SoloKill "sqlite-kill" Solo 2;
+    SoloKill "sqlite-kill" Solo 3;
+    /// Ten times kill -9 of the only node and its restart at once, under as much load as is answered.
+    SoloKills "sqlite-kills" Solo 1;
     /// SIGSTOP of the only node.
     SoloStop "sqlite-stop" Solo 1;
     /// SIGTERM of the only node, which must exit 0, and its restart.
@@ -122,6 +126,9 @@ pub const NODES: usize = 3;
 
 /// The node whose answers reach clients through a wire that can be held.
 pub const BEHIND: usize = 1;
+
+/// How many kills are a series.
+pub const SERIES: u64 = 10;
 
 /// One fault with all its choices.
 #[derive(Clone, Debug)]
@@ -142,6 +149,8 @@ impl Fault {
     fn draw(kind: Kind, dice: &mut Dice) -> Self {
         let lasts = match kind {
             Kind::NodeStop | Kind::SoloStop => 20_000,
+            // Between two kills, on average.
+            Kind::NodeKills | Kind::SoloKills => dice.within(100, 600),
             // A restart at once, and one after everybody has noticed.
             Kind::NodeKill | Kind::SoloKill | Kind::PostgresKill | Kind::RedisKill => dice.within(0, 4_000),
             Kind::NodeClock | Kind::SoloClock => dice.within(4_000, 8_000),

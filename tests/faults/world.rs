@@ -1,6 +1,6 @@
 //! The running servers that faults befall, and how each fault is done to them.
 
-use super::plan::{BEHIND, Fault, Kind, Leg, NODES, Scene};
+use super::plan::{BEHIND, Fault, Kind, Leg, NODES, SERIES, Scene};
 use super::probe::{Probe, is_refusal};
 use crate::support::cluster::{Between, Bus, Cluster, Make};
 use crate::support::database::Kind as Database;
@@ -215,6 +215,16 @@ impl World {
                 self.closes_log(node, &mut found);
                 wait.await;
                 self.nodes_mut()[node].restart().await;
+            }
+            Kind::NodeKills | Kind::SoloKills => {
+                for kill in 0..SERIES {
+                    // Sooner or later after the start, in any case at another moment of what is under way.
+                    tokio::time::sleep(fault.lasts * (1 + (kill * 7 % 10) as u32) / 5).await;
+                    let node = (node + kill as usize) % self.nodes().len();
+                    self.nodes_mut()[node].kill();
+                    self.closes_log(node, &mut found);
+                    self.nodes_mut()[node].restart().await;
+                }
             }
             Kind::NodeStop | Kind::SoloStop => {
                 let pid = [self.nodes()[node].pid()];
