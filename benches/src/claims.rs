@@ -40,7 +40,7 @@ impl Claims {
 
     /// One crowd after the other until it is told to stop.
     pub async fn run(mut self, mut phase: watch::Receiver<Phase>) {
-        while *phase.borrow() == Phase::Live {
+        while *phase.borrow() == Phase::Live && phase.has_changed().is_ok() {
             let Some(owner) = self.dice.pick(&self.accounts).cloned() else { return };
             if !self.shared.is_gone(owner.device_id) {
                 self.crowd(&owner).await;

@@ -195,7 +195,7 @@ impl Device {
 
     /// Lives one way after the other until it is told to stop.
     pub async fn live(mut self, mut phase: watch::Receiver<Phase>) -> Self {
-        while !self.is_dead && *phase.borrow() == Phase::Live {
+        while !self.is_dead && *phase.borrow() == Phase::Live && phase.has_changed().is_ok() {
             let mix = &self.shared.plan.mix;
             let (socket, rest, away) = (u64::from(mix.socket), u64::from(mix.rest), u64::from(mix.away));
             let longest = mix.longest.saturating_sub(mix.shortest);
