@@ -121,6 +121,11 @@ struct Count {
 #[rtype(result = "()")]
 struct Refund(Subject);
 
+/// The node ends: Redis is to be told what was used of every lease. Answered when that is done.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Settle(oneshot::Sender<()>);
+
 /// One shard of the windows.
 #[derive(Debug)]
 pub struct RateLimit {
@@ -138,6 +143,7 @@ struct Cluster {
     /// When Redis is to be told of a key, soonest first.
     due: VecDeque<(Instant, Subject)>,
     busy: bool,
+    settling: Vec<oneshot::Sender<()>>,
 }
 
 impl Cluster {
@@ -252,10 +258,20 @@ impl Window {
         })
     }
 
+    /// How many permits to fetch: twice what was used just now, so that little is gone with a node that is killed.
+    fn portion(&mut self, limit: Limit, now: Instant) -> u32 {
+        let room = self.room(limit, now);
+        let is_recent = |moment: &&Instant| now.saturating_duration_since(**moment) < lease::VALIDITY;
+        let recent = self.moments.iter().rev().take_while(is_recent).count();
+        let waiting = self.shared.as_ref().map_or(0, |shared| shared.waiting.len());
+        let wanted = u32::try_from((recent * 2).max(waiting).max(1)).unwrap_or(u32::MAX);
+        wanted.min((limit.count / 4).max(1)).min(room)
+    }
+
     /// What to ask of Redis; `is_wanting`: for a portion too.
     fn ask(&mut self, is_wanting: bool, now: Instant) -> Option<Ask> {
         let limit = self.shared.as_ref()?.limit;
-        let portion = if is_wanting { self.room(limit, now).min((limit.count / 4).max(1)) } else { 0 };
+        let portion = if is_wanting { self.portion(limit, now) } else { 0 };
         self.shared.as_mut()?.share.ask(portion, limit, now)
     }
 
@@ -328,9 +344,16 @@ impl RateLimit {
     /// Asks Redis for what the queue holds, unless it is being asked.
     fn advance(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
-        let Some(cluster) = self.cluster.as_mut().filter(|cluster| !cluster.busy && !cluster.queue.is_empty()) else {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| !cluster.busy) else {
             return;
         };
+        if cluster.queue.is_empty() {
+            for settled in cluster.settling.drain(..) {
+                // Who drains may have lost patience.
+                let _ = settled.send(());
+            }
+            return;
+        }
         let mut asks = Vec::new();
         for subject in cluster.queue.drain(..cluster.queue.len().min(AT_ONCE)) {
             let Some(window) = self.windows.get_mut(&subject) else {
@@ -462,6 +485,24 @@ impl Handler<Refund> for RateLimit {
     }
 }
 
+impl Handler<Settle> for RateLimit {
+    type Result = ();
+
+    fn handle(&mut self, settle: Settle, ctx: &mut Self::Context) {
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        for (subject, window) in &mut self.windows {
+            if let Some(shared) = &mut window.shared {
+                shared.share.close();
+                cluster.enqueue(*subject, shared);
+            }
+        }
+        cluster.settling.push(settle.0);
+        self.advance(ctx);
+    }
+}
+
 /// All shards, and the limits they hold.
 #[derive(Debug)]
 pub struct Limits {
@@ -474,7 +515,13 @@ impl Limits {
     /// Starts the shards on the calling arbiter. With leases the limits hold over all nodes of the cluster.
     #[must_use]
     pub fn start(settings: LimitSettings, leases: Option<Leases>, alarm: &Arc<Alarm>) -> Self {
-        let cluster = |leases| Cluster { leases, queue: VecDeque::new(), due: VecDeque::new(), busy: false };
+        let cluster = |leases| Cluster {
+            leases,
+            queue: VecDeque::new(),
+            due: VecDeque::new(),
+            busy: false,
+            settling: Vec::new(),
+        };
         let shard = || RateLimit {
             windows: HashMap::new(),
             cluster: leases.clone().map(cluster),
@@ -534,6 +581,14 @@ impl Limits {
     /// One new conversation of a user.
     pub async fn conversation(&self, user: UserId) -> Decision {
         self.count(Subject::Conversations(user), self.settings.conversations).await
+    }
+
+    /// Gives back what this node has leased and not used, when it ends: others may use it at once.
+    pub async fn settle(&self) {
+        for shard in &self.shards {
+            // What is not told counts for a minute and a little more.
+            let _ = tokio::time::timeout(Duration::from_secs(1), ask(shard, Settle)).await;
+        }
     }
 
     /// Takes the newest message of a user back, because it was a repeat.

@@ -156,6 +156,9 @@ impl Node {
                 tracing::warn!("a journal was not flushed in time");
             }
         }
+        if tokio::time::timeout(LAST_WORDS, self.limits().settle()).await.is_err() {
+            tracing::debug!("leases of limits stay behind; they end by themselves");
+        }
         // Other nodes stop to look for anybody here, and then for this node itself.
         if tokio::time::timeout(LAST_WORDS, self.registry().settle()).await.is_err() {
             tracing::debug!("registrations stay behind; they end by themselves");

@@ -208,7 +208,8 @@ impl Share {
         self.live.is_none() && self.closed.is_empty() && self.refused(now).is_none()
     }
 
-    fn close(&mut self) {
+    /// Uses nothing more of what is at hand.
+    pub(super) fn close(&mut self) {
         if let Some(lease) = self.live.take() {
             self.remember(lease);
         }
