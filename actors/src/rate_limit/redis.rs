@@ -503,6 +503,20 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_slept_uses_nothing_that_has_lapsed() {
+        let server = Server::start();
+        let mut connection = server.connect();
+        let limit = Limit { count: 20, window: Duration::from_secs(60) };
+        let mut world = World::new(&mut connection, 2, limit);
+        assert!(world.insist(0).allowed);
+        // Four permits are at hand; Redis forgets them while the node sleeps, and gives all to another.
+        world.now = 65_002_000;
+        assert_eq!((0..25).filter(|_| world.insist(1).allowed).count(), 20);
+        assert_eq!(world.count(0, true), None);
+        assert!(!world.insist(0).allowed);
+    }
+
+    #[test]
     fn a_clock_that_is_put_back_locks_nobody_out() {
         let server = Server::start();
         let mut connection = server.connect();
