@@ -25,8 +25,6 @@ use canary::{Path, WakeCanary, Watch};
 
 /// How often the node writes its row.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
-/// After the start the first canaries have come back, if they ever will.
-const SETTLED: Duration = Duration::from_millis(300);
 /// How often canaries are sent, and connections compared.
 const CANARY_EVERY: Duration = Duration::from_secs(5);
 /// A node that was not seen for so long is none that counts, in milliseconds of the database's clock.
@@ -78,12 +76,21 @@ pub struct View {
     pub paths: Vec<PathView>,
 }
 
+impl PathView {
+    /// Whether canaries arrive. Silence alone says nothing of a path to another node: one that has died is not missed for
+    /// longer than it is listed.
+    #[must_use]
+    pub fn is_well(&self, now: Instant) -> bool {
+        if self.peer.is_some() { self.watch.is_answered() } else { self.watch.is_well(now) }
+    }
+}
+
 impl View {
     /// The paths that make this node degraded, each once.
     #[must_use]
     pub fn degraded(&self) -> Vec<&'static str> {
         let now = Instant::now();
-        let bad = self.paths.iter().filter(|path| !path.is_at_fault && !path.watch.is_well(now));
+        let bad = self.paths.iter().filter(|path| !path.is_at_fault && !path.is_well(now));
         let words: BTreeSet<Path> = bad.map(|path| path.path).collect();
         words.into_iter().map(Path::as_str).collect()
     }
@@ -210,6 +217,8 @@ impl Cluster {
             self.company_at = Some(self.read_at);
         }
         self.answered.retain(|node, _| self.others.iter().any(|row| row.incarnation == node.0));
+        let live: BTreeSet<Incarnation> = self.live().map(|row| Incarnation(row.incarnation)).collect();
+        self.watches.retain(|(_, peer), _| peer.is_none_or(|peer| live.contains(&peer)));
         self.look();
     }
 
@@ -421,8 +430,8 @@ impl Actor for Cluster {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.send_canaries(ctx);
-        // The first row is from before Redis was asked.
-        ctx.run_later(SETTLED, Self::report);
+        // The first row is from before this node could hear.
+        self.report(ctx);
         ctx.run_interval(REPORT_EVERY, |cluster, ctx| {
             cluster.look();
             cluster.report(ctx);

@@ -144,7 +144,10 @@ impl Redis {
         };
         match tokio::time::timeout(Duration::from_secs(2), look).await {
             Ok(Ok(true)) => Err(RedisSetting::Cluster),
-            Ok(Ok(false)) => Ok(()),
+            Ok(Ok(false)) => {
+                self.0.answers.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "Redis does not answer; the node works without and goes on trying");
                 Ok(())

@@ -197,7 +197,7 @@ fn checks(node: &Node, health: &Health) -> String {
             missed => format!(", {missed} missed since"),
         };
         let fault = if known.is_at_fault { "; others miss them there, too" } else { "" };
-        let mark = mark(known.watch.is_well(now), otherwise);
+        let mark = mark(known.is_well(now), otherwise);
         lines.push(format!("{mark} canary {}{peer}: {last}{missed}{fault}", known.path.as_str()));
     }
     lines.push(String::new());

@@ -117,7 +117,12 @@ impl Watch {
     /// Whether the path counts as open: not three missed in a row, nor none for 15 seconds.
     #[must_use]
     pub fn is_well(&self, now: Instant) -> bool {
-        self.missed < MISSES && now.saturating_duration_since(self.arrived.unwrap_or(self.since)) < SILENCE
+        self.is_answered() && now.saturating_duration_since(self.arrived.unwrap_or(self.since)) < SILENCE
+    }
+
+    /// Whether one of the last three canaries arrived, or fewer were sent.
+    pub(super) const fn is_answered(&self) -> bool {
+        self.missed < MISSES
     }
 
     /// How far the path lags: the time of the last canary, or of the one that is away if that is longer already.
