@@ -23,6 +23,14 @@ impl Bits {
         }
     }
 
+    /// Takes a number out.
+    pub fn remove(&mut self, seq: Seq) {
+        let Some((word, bit)) = place(seq) else { return };
+        if let Some(word) = self.0.get_mut(word) {
+            *word &= !bit;
+        }
+    }
+
     /// Whether a number is in it.
     #[must_use]
     pub fn has(&self, seq: Seq) -> bool {
@@ -44,5 +52,8 @@ mod tests {
         }
         bits.insert(-1);
         assert!(!bits.has(-1) && !bits.has(65) && !bits.has(100_000));
+        bits.remove(63);
+        bits.remove(100_000);
+        assert!(!bits.has(63) && bits.has(64));
     }
 }

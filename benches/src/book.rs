@@ -133,6 +133,20 @@ pub enum Note {
         /// The number before it on this connection, as the server says.
         after: Option<Seq>,
     },
+    /// The device is about to acknowledge messages, which it never loses again.
+    Kept {
+        /// The device.
+        by: DeviceId,
+        /// Which ones.
+        seqs: Vec<Seq>,
+    },
+    /// The device has lost what it got and had not acknowledged: that must come again.
+    Forgot {
+        /// The device.
+        by: DeviceId,
+        /// Which ones, if it did not keep them before.
+        seqs: Vec<Seq>,
+    },
     /// `acked` or 204: nothing up to here may come again.
     Confirmed {
         /// The device.
@@ -226,6 +240,8 @@ struct Reader {
     confirmed: Seq,
     /// What it got, counted from the base.
     got: Bits,
+    /// What it has acknowledged of that, counted from the base.
+    kept: Bits,
     /// What was passed over, counted from the base.
     passed: Bits,
     /// Answers to its sends on the present connection: frame and number.
@@ -315,6 +331,18 @@ impl Book {
             }
             Note::Page { by, after, entries, anew } => self.page(by, after, &entries, anew),
             Note::End { by, last_seq, read_to } => self.end(by, last_seq, read_to),
+            Note::Kept { by, seqs } => {
+                if let Some(reader) = self.readers.get_mut(&by) {
+                    seqs.into_iter().for_each(|seq| reader.kept.insert(seq - self.base));
+                }
+            }
+            Note::Forgot { by, seqs } => {
+                if let Some(reader) = self.readers.get_mut(&by) {
+                    for seq in seqs.into_iter().filter(|seq| !reader.kept.has(seq - self.base)) {
+                        reader.got.remove(seq - self.base);
+                    }
+                }
+            }
             Note::Waited { by } => self.waited(by),
             Note::Left { by, user } => {
                 self.fewer.insert(user);

@@ -134,6 +134,10 @@ impl Device {
         };
         self.began();
         let end = self.on_line(&mut socket, &mut line, goal, phase).await;
+        // What it has not acknowledged, a device need not have stored.
+        for (conversation, seqs) in unacknowledged(&line) {
+            self.ledger().note(conversation, Note::Forgot { by: self.id(), seqs });
+        }
         let is_lost = end == End::Lost;
         if is_lost {
             self.ledger().counters.lost.add();
@@ -382,6 +386,9 @@ impl Device {
 
     async fn ack(&self, socket: &mut Socket, line: &mut Line) -> bool {
         line.ack_at = None;
+        for (conversation, seqs) in unacknowledged(line) {
+            self.ledger().note(conversation, Note::Kept { by: self.id(), seqs });
+        }
         line.acked = line.last;
         self.write(socket.ack(line.acked)).await
     }
@@ -479,4 +486,13 @@ impl Device {
         }
         n - line.acked < line.ack_after || self.ack(socket, line).await
     }
+}
+
+/// Messages that came and were not acknowledged.
+fn unacknowledged(line: &Line) -> HashMap<ConversationId, Vec<Seq>> {
+    let mut seqs: HashMap<ConversationId, Vec<Seq>> = HashMap::new();
+    for (_, conversation, seq) in line.window.iter().filter(|(number, ..)| *number > line.acked) {
+        seqs.entry(*conversation).or_default().push(*seq);
+    }
+    seqs
 }

@@ -158,7 +158,11 @@ impl Device {
         self.began();
         let mut marks: HashMap<ConversationId, Seq> = HashMap::new();
         for event in &page.events {
-            marks.extend(self.ledger().event(self.id(), event));
+            if let Some((conversation, seq)) = self.ledger().event(self.id(), event) {
+                // A page is acknowledged later, or lies with its cursor until it is.
+                self.ledger().note(conversation, Note::Kept { by: self.id(), seqs: vec![seq] });
+                marks.insert(conversation, seq);
+            }
         }
         if !keep {
             self.late = Some((page.cursor, marks));

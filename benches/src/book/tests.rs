@@ -208,6 +208,15 @@ fn lost_for_a_device_that_was_there_and_was_told_later() {
 }
 
 #[test]
+fn lost_when_it_was_not_acknowledged_and_did_not_come_again() {
+    let notes = |extra: Vec<Note>| changed(|notes| notes.extend(extra));
+    let (kept, forgot) = (Note::Kept { by: EVA, seqs: vec![3] }, Note::Forgot { by: EVA, seqs: vec![3] });
+    assert_eq!(notes(vec![forgot.clone()]), [Promise::Lost]);
+    assert_eq!(notes(vec![kept, forgot.clone()]), CLEAN);
+    assert_eq!(notes(vec![forgot, Note::Began { by: EVA }, got(EVA, 3, None)]), CLEAN);
+}
+
+#[test]
 fn entries_of_the_server_are_in_the_log_and_are_not_judged() {
     let joined = |body| {
         let entry = Entry { seq: LAST + 1, message: id(700), from: None, body };
