@@ -68,7 +68,7 @@ struct Cli {
     #[arg(long)]
     resume: bool,
     /// Fails if a fault had to be skipped.
-    #[arg(long)]
+    #[arg(long, env = "SOTTO_TEST_REQUIRE_ALL", value_parser = clap::builder::FalseyValueParser::new())]
     require_all: bool,
     /// Only these kinds, as the table names them.
     #[arg(long, value_delimiter = ',')]
@@ -84,6 +84,12 @@ struct Cli {
     // What `cargo test -- …` gives to every test program.
     #[arg(long, hide = true)]
     nocapture: bool,
+    #[arg(long, hide = true)]
+    exact: bool,
+    #[arg(long, short, hide = true)]
+    quiet: bool,
+    #[arg(long, hide = true)]
+    skip: Vec<String>,
     #[arg(long, hide = true)]
     test_threads: Option<usize>,
 }
@@ -113,8 +119,9 @@ impl Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if !cli.filter.is_empty() && !cli.filter.iter().any(|filter| "faults".contains(filter.as_str())) {
-        println!("the fault campaign is not meant by {:?}", cli.filter);
+    let is_skipped = cli.skip.iter().any(|skip| "faults".contains(skip.as_str()));
+    if is_skipped || !cli.filter.is_empty() && !cli.filter.iter().any(|filter| "faults".contains(filter.as_str())) {
+        println!("the fault campaign is not asked for");
         return ExitCode::SUCCESS;
     }
     std::fs::create_dir_all(&cli.out).expect("a folder for the results");

@@ -106,7 +106,7 @@ impl World {
                     make.clock = Some(Clock::right().expect("it was there before"));
                 }
                 // Sometimes the log runs full with the rest, which ends PostgreSQL; sometimes it has a disk of its own.
-                make.log_apart = leg.seed % 3 > 0;
+                make.log_apart = !leg.seed.is_multiple_of(3);
                 make.postgres = servers_disk.as_ref().map(|disk| disk.path().join("postgres"));
                 if let Some(folder) = &make.postgres {
                     std::fs::create_dir(folder).expect("a folder on an empty disk");
