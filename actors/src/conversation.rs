@@ -351,11 +351,6 @@ impl Conversation {
             device_versions,
             first_of_sender,
         };
-        if planted::is(Bug::AnswerBeforeCommit) {
-            let seq = state.last_seq + 1 + i64::try_from(self.in_flight.len()).unwrap_or_default();
-            let sent = self.sent(request.message.message_id, seq, Timestamp::now(), false);
-            std::mem::replace(&mut request.reply, Reply::Once(oneshot::channel().0)).send(Ok(sent));
-        }
         let write = Write { append, ticket: request.ticket, reply: reply.clone() };
         if tell(&self.journal, write).is_err() {
             request.reply.send(Err(busy()));

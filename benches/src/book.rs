@@ -602,7 +602,7 @@ impl Book {
         if matches!(mark, MarkOf::Delivered(user) if self.fewer.contains(&user)) {
             return;
         }
-        let Some(reader) = self.readers.get_mut(&by) else { return };
+        let Some(reader) = self.readers.get_mut(&by).filter(|reader| !reader.has_left) else { return };
         let highest = reader.marks.entry(mark).or_default();
         if up_to < *highest {
             let (id, highest) = (&self.name, *highest);

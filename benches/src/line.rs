@@ -156,8 +156,9 @@ impl Device {
 
     /// A connection or a page of catching up begins, in all conversations.
     pub fn began(&self) {
-        for circle in &self.circles {
-            self.ledger().note(circle.id, Note::Began { by: self.id() });
+        // Where it was taken out, too: what it had not got before still comes.
+        for conversation in &self.account.conversations {
+            self.ledger().note(*conversation, Note::Began { by: self.id() });
         }
     }
 

@@ -89,7 +89,17 @@ impl JournalConnection {
             }
             Inner::Sqlite(database) => {
                 let mut writer = database.write().await?;
-                let result = writer.spawn_blocking(move |connection| Ok(sqlite::write(connection, &batch, now))).await?;
+                #[cfg(feature = "planted-bugs")]
+                if crate::planted::is(crate::planted::Bug::AnswerBeforeCommit) {
+                    let (early, outcome) = tokio::sync::oneshot::channel();
+                    let work = move |connection: &mut _| {
+                        Ok(crate::planted::with_answer(early, || sqlite::write(connection, &batch, now)))
+                    };
+                    tokio::spawn(async move { drop(writer.spawn_blocking(work).await) });
+                    return outcome.await.map_err(|_| StoreError::Unavailable("the batch failed".to_owned()));
+                }
+                let result =
+                    writer.spawn_blocking(move |connection| Ok(sqlite::write(connection, &batch, now))).await?;
                 database.room.note(has_messages, &result);
                 result
             }

@@ -6,7 +6,7 @@
 /// A rule of delivery that is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// A send is answered when it is handed to the Journal, by a number that is likely.
+    /// On SQLite a batch is answered when all is written and nothing is committed.
     AnswerBeforeCommit,
     /// A payload that comes live is sent at once, whatever of the backlog is not (rule D2).
     PayloadBeforeBacklog,
@@ -70,9 +70,17 @@ pub const fn is(_: Bug) -> bool {
 #[cfg(feature = "planted-bugs")]
 mod chosen {
     use super::{ALL, Bug};
+    use crate::append::Outcome;
     use sotto_protocol::{ConversationId, DeviceId, Seq};
+    use std::cell::RefCell;
     use std::collections::HashMap;
     use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
+    use std::time::Duration;
+    use tokio::sync::oneshot;
+
+    thread_local! {
+        static ANSWER: RefCell<Option<oneshot::Sender<Outcome>>> = const { RefCell::new(None) };
+    }
 
     static CHOSEN: OnceLock<Bug> = OnceLock::new();
     static SENT: LazyLock<Mutex<HashMap<(DeviceId, ConversationId), Seq>>> = LazyLock::new(Mutex::default);
@@ -96,6 +104,23 @@ mod chosen {
         ALL.iter().find(|(_, bug)| is(*bug)).map(|(name, _)| *name)
     }
 
+    /// Does work that may answer before it ends.
+    pub fn with_answer<T>(answer: oneshot::Sender<Outcome>, work: impl FnOnce() -> T) -> T {
+        ANSWER.set(Some(answer));
+        let result = work();
+        ANSWER.set(None);
+        result
+    }
+
+    /// Answers now, and leaves what remains to a slow disk.
+    pub fn answer_early(outcome: &Outcome) {
+        if let Some(answer) = ANSWER.take() {
+            // Who asked waits for it.
+            let _ = answer.send(outcome.clone());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Notes what a socket was sent.
     pub fn sent(device: DeviceId, conversation: ConversationId, seq: Seq) {
         SENT.lock().unwrap_or_else(PoisonError::into_inner).insert((device, conversation), seq);
@@ -110,4 +135,4 @@ mod chosen {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub use chosen::{choose, is, name, sent, sent_to};
+pub use chosen::{answer_early, choose, is, name, sent, sent_to, with_answer};

@@ -133,9 +133,9 @@ pub const CASES: &[Case] = &[
         bug: "version_after_numbering",
         promise: Some(Promise::Gap),
         world: World::Two,
-        fault: Fault::SignOut,
-        users: (12, 4),
-        rate: 200.0,
+        fault: Fault::Removals(8),
+        users: (24, 4),
+        rate: 300.0,
         mix: Mix::default,
     },
     Case {
