@@ -2,8 +2,9 @@
 //!
 //! A cursor is base64url of a body and its HMAC-SHA256. The seal covers whom the cursor was made for, which is
 //! therefore not written down: another device's cursor is as unknown as an invented one. Nothing is kept on the
-//! server, so a cursor is valid on every node and after restarts. The seal of a sync cursor covers the store's epoch
-//! too: after a restore the same numbers may stand for other messages, and an old page must not acknowledge those.
+//! server, so a cursor is valid on every node and after restarts. After a restore the same numbers may stand for other
+//! messages, and an old page must not acknowledge those: from then on the seal of a sync cursor covers the store's epoch
+//! too. A store that was never restored has a random epoch (version 4), every later one is ordered (version 7).
 //!
 //! The body of a sync cursor is binary. Numbers are LEB128 varints; of each conversation id only the part is written
 //! that differs from the one before: `0x01, made_at, account, count, count × (shared | told << 5, id[shared..], first,
@@ -49,7 +50,7 @@ impl Cursors {
     /// out: they are not acknowledged then, and come again.
     #[must_use]
     pub fn sync(&self, device: DeviceId, epoch: Uuid, covered: &Covered, now: Timestamp) -> String {
-        self.seal(&[device.as_bytes(), epoch.as_bytes()], write_sync(covered, now))
+        self.seal(&reader(&device, &epoch), write_sync(covered, now))
     }
 
     /// What a sync page covered.
@@ -58,7 +59,7 @@ impl Cursors {
     /// `cursor_unknown` when the cursor was not made here, for another device, before a restore, or more than 7 days
     /// ago.
     pub fn read_sync(&self, device: DeviceId, epoch: Uuid, cursor: &str, now: Timestamp) -> Result<Covered, Problem> {
-        let body = self.open(&[device.as_bytes(), epoch.as_bytes()], cursor).ok_or_else(unknown)?;
+        let body = self.open(&reader(&device, &epoch), cursor).ok_or_else(unknown)?;
         let (made_at, covered) = read_sync(&body).ok_or_else(unknown)?;
         let age = u64::try_from(now.as_seconds().saturating_sub(made_at)).unwrap_or(0);
         if age > LIFETIME.as_secs() {
@@ -107,6 +108,12 @@ impl Cursors {
 
 fn unknown() -> Problem {
     Problem::new(ErrorCode::CursorUnknown, "this cursor was not made for you, or more than 7 days ago")
+}
+
+/// For whom a sync cursor is made.
+fn reader<'a>(device: &'a DeviceId, epoch: &'a Uuid) -> Vec<&'a [u8; 16]> {
+    let is_restored = epoch.get_version_num() == 7;
+    std::iter::once(device.as_bytes()).chain(is_restored.then_some(epoch.as_bytes())).collect()
 }
 
 fn sealed(owner: &[&[u8; 16]], body: &[u8]) -> Vec<u8> {
@@ -201,7 +208,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const EPOCH: Uuid = Uuid::from_u128(7);
+    const EPOCH: Uuid = Uuid::from_u128(0x4000 << 64);
 
     fn cursors() -> Cursors {
         Cursors::new(Arc::new(SecretKeys::random().unwrap()))
@@ -300,9 +307,13 @@ mod tests {
     #[test]
     fn a_cursor_ends_with_the_history_that_it_speaks_of() {
         let (cursors, device) = (cursors(), DeviceId::random());
-        let cursor = cursors.sync(device, EPOCH, &covered(std::iter::empty(), 0), now());
-        let restored = cursors.read_sync(device, Uuid::from_u128(8), &cursor, now()).unwrap_err();
-        assert_eq!(restored.code, ErrorCode::CursorUnknown);
+        let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
+        for (before, after) in [(EPOCH, first), (first, second)] {
+            let cursor = cursors.sync(device, before, &covered(std::iter::empty(), 0), now());
+            assert!(cursors.read_sync(device, before, &cursor, now()).is_ok());
+            let restored = cursors.read_sync(device, after, &cursor, now()).unwrap_err();
+            assert_eq!(restored.code, ErrorCode::CursorUnknown);
+        }
     }
 
     #[test]

@@ -36,9 +36,9 @@ pub async fn epoch(connection: &mut Connection) -> Result<uuid::Uuid, StoreError
 
 /// Gives the store a new generation: its history went back (rule D13). What a backup would bring to life a second time
 /// goes in the same transaction: one-time keys that may have been handed out since, codes that may have been used, and
-/// wakes, which count another server's transactions.
+/// wakes, which count another server's transactions. The epoch is of version 7: who reads it knows that it is not the first.
 pub async fn new_epoch(connection: &mut Connection, now: Timestamp) -> Result<uuid::Uuid, StoreError> {
-    let fresh = uuid::Uuid::new_v4();
+    let fresh = uuid::Uuid::now_v7();
     transaction!(connection, |connection| {
         epoch(connection).await?;
         diesel::update(store::table)
