@@ -16,6 +16,10 @@ campaign *ARGS:
 power-cut *ARGS="--copies 20":
     cargo test --locked --test power_cut -- {{ARGS}}
 
+# servers with one bug planted each, and whether the ledger finds it: `just planted --times 3`, `just planted no_dedupe`
+planted *ARGS:
+    cargo test --locked -p sotto --test planted -- {{ARGS}}
+
 # all tests N times over, ending at the first failure: what is right once must be right always
 again N="10":
     for round in $(seq {{N}}); do echo "round $round of {{N}}"; ./scripts/test || exit 1; done
