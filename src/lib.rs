@@ -2,6 +2,9 @@
 //!
 //! The server is a library, so that tests start as many nodes in one process as they like.
 
+#[cfg(all(feature = "planted-bugs", not(debug_assertions)))]
+compile_error!("planted bugs are for tests of the ledger: no release has them");
+
 pub mod boot;
 pub mod cli;
 pub mod config;
