@@ -73,6 +73,12 @@ const WAKES_POSITION: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot())::te
 /// Locks a conversation's head; what is read afterwards is newer than the lock.
 const LOCK_HEAD: &str = "SELECT last_seq FROM heads WHERE conversation_id = $1 FOR NO KEY UPDATE";
 
+/// A node that is frozen or cut off in the middle of a transaction keeps what it has locked; after so long PostgreSQL
+/// ends the session, or nobody could write to those conversations until TCP gives up.
+const JOURNAL_IDLE: &str = "2s";
+/// The same for what runs beside the Journal.
+const POOL_IDLE: &str = "5s";
+
 #[path = "queries/mod.rs"]
 pub mod queries;
 
@@ -88,6 +94,15 @@ impl Database {
     pub(crate) async fn open(url: &str, settings: &StoreSettings) -> Result<Self, StoreError> {
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
+        config.custom_setup = Box::new(|url| {
+            let url = url.to_owned();
+            Box::pin(async move {
+                let mut connection = Connection::establish(&url).await?;
+                let set = format!("SET idle_in_transaction_session_timeout = '{POOL_IDLE}'");
+                connection.batch_execute(&set).await.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+                Ok(connection)
+            })
+        });
         let manager = Manager::new_with_config(url, config);
         let pool = bb8::Pool::builder()
             .max_size(settings.read_connections)
@@ -110,7 +125,11 @@ impl Database {
     /// A connection outside the pool, with the Journal's time limits (rule D11).
     pub(crate) async fn dedicated(&self) -> Result<Connection, StoreError> {
         let mut connection = Connection::establish(&self.url).await?;
-        connection.batch_execute("SET lock_timeout = '500ms'; SET statement_timeout = '3s'").await?;
+        let set = format!(
+            "SET lock_timeout = '500ms'; SET statement_timeout = '3s'; \
+             SET idle_in_transaction_session_timeout = '{JOURNAL_IDLE}'"
+        );
+        connection.batch_execute(&set).await?;
         Ok(connection)
     }
 
