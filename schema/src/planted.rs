@@ -113,6 +113,7 @@ mod chosen {
     }
 
     /// Answers now, and leaves what remains to a slow disk.
+    #[allow(clippy::disallowed_methods, reason = "the thread is one that may block")]
     pub fn answer_early(outcome: &Outcome) {
         if let Some(answer) = ANSWER.take() {
             // Who asked waits for it.
