@@ -467,7 +467,8 @@ where
                     async move { stopping.notified().await }
                 })
                 .keep_alive(KeepAlive::Timeout(keep_alive))
-                .client_request_timeout(head_timeout)
+                // The line times all heads: actix-http would answer one that waited while this process slept.
+                .client_request_timeout(Duration::ZERO)
                 .client_disconnect_timeout(DISCONNECT_TIMEOUT)
                 .local_addr(address)
                 .on_connect_ext(|line: &Line, data| drop(data.insert(line.served().clone())))

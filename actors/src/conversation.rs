@@ -102,6 +102,8 @@ pub struct Conversation {
     receipts_ahead: (i64, i64),
     /// News that came before the members were known.
     wake: Option<Wake>,
+    /// What was committed here before the members were known, to be told to other nodes: number and receipt.
+    untold: (Seq, i64),
     typing: Option<TypingSignal>,
     reads: Vec<PendingRead>,
     used: Instant,
@@ -140,6 +142,7 @@ impl Conversation {
             told_receipts: 0,
             receipts_ahead: (0, 0),
             wake: None,
+            untold: (0, 0),
             typing: None,
             reads: Vec::new(),
             used: Instant::now(),
@@ -236,6 +239,7 @@ impl Conversation {
                 if let Some(wake) = self.wake.take() {
                     self.spread_wake(wake);
                 }
+                self.tell_untold();
                 if let Some(signal) = self.typing.take() {
                     self.spread_typing(signal);
                 }
@@ -366,6 +370,17 @@ impl Conversation {
         }
     }
 
+    fn tell_untold(&mut self) {
+        let (seq, receipts) = std::mem::take(&mut self.untold);
+        if seq > 0 {
+            let delivery = Delivery { conversation_id: self.id, seq, row: None, shared_text: OnceLock::new() };
+            self.tell_nodes(|| Event::Delivered(Arc::new(delivery)));
+        }
+        if receipts > 0 {
+            self.tell_nodes(|| Event::Receipts(self.id, receipts));
+        }
+    }
+
     fn remember(&mut self, message: MessageId, user: UserId, seq: Seq, at: Timestamp) {
         if planted::is(Bug::NoDedupe) {
             return;
@@ -393,6 +408,7 @@ impl Conversation {
         self.told_seq = self.told_seq.max(seq);
         if self.state.is_none() {
             // Members are being read again: they are told when they are known.
+            self.untold.0 = self.untold.0.max(seq);
             return self.keep(Wake { seq, receipts: 0, again: true });
         }
         let row = row_of(self.id, request.sender, request.message, seq, at);
@@ -579,6 +595,7 @@ impl Handler<MarksRaised> for Conversation {
         self.used = Instant::now();
         let Some(state) = &mut self.state else {
             let receipts = message.0.iter().map(|raised| raised.version).max().unwrap_or(0);
+            self.untold.1 = self.untold.1.max(receipts);
             return Handler::<Wake>::handle(self, Wake { seq: 0, receipts, again: true }, ctx);
         };
         let large = state.members.len() > limits::MAX_MEMBERS_WITH_RECEIPTS;

@@ -348,7 +348,8 @@ impl Session {
         self.pump(index, ctx);
     }
 
-    fn remove(&mut self, index: usize, ctx: &mut Context<Self>) {
+    /// Forgets a device's socket at once; its own farewell finds nothing here.
+    fn forget(&mut self, index: usize) {
         let mut device = self.devices.remove(index);
         self.node.registry().unregister(device.registration(self.user));
         let marks = take_marks(&mut device);
@@ -357,6 +358,10 @@ impl Session {
             let node = self.node.clone();
             tokio::task::spawn_local(async move { node.raise(marks).await });
         }
+    }
+
+    fn remove(&mut self, index: usize, ctx: &mut Context<Self>) {
+        self.forget(index);
         self.presence(false);
         if self.devices.is_empty() {
             self.node.sessions().remove(&self.user, &ctx.address());
@@ -386,7 +391,7 @@ impl Handler<Attach> for Session {
                 return;
             }
             older.end(if attach.explicit { close::REPLACED } else { close::DRAINING });
-            self.remove_replaced(index);
+            self.forget(index);
         }
         let settings = self.node.settings();
         if settings.limits.enabled && self.devices.len() >= settings.max_sockets_per_user {
@@ -427,19 +432,6 @@ impl Handler<Attach> for Session {
             ahead_bytes: 0,
         });
         self.join(connection, device_id, ctx);
-    }
-}
-
-impl Session {
-    /// The older socket of a device is forgotten at once; its own farewell finds nothing here.
-    fn remove_replaced(&mut self, index: usize) {
-        let mut device = self.devices.remove(index);
-        self.node.registry().unregister(device.registration(self.user));
-        let marks = take_marks(&mut device);
-        if !marks.is_empty() {
-            let node = self.node.clone();
-            tokio::task::spawn_local(async move { node.raise(marks).await });
-        }
     }
 }
 
@@ -675,8 +667,11 @@ impl Handler<Drain> for Session {
         let go = GoAway { reason: "draining".to_owned(), reconnect_after_ms: drain.reconnect_after_ms };
         let text = Bytes::from(Frame::new("goaway", go).to_text());
         for device in &mut self.devices {
-            device.out.push(text.clone());
-            device.push();
+            // Nothing comes before `welcome`.
+            if device.joined {
+                device.out.push(text.clone());
+                device.push();
+            }
             device.end(close::DRAINING);
         }
     }

@@ -506,11 +506,17 @@ fn checked(answer: RawAnswer) -> Result<RawAnswer> {
         }
         return Err(problem.into());
     }
-    // A proxy in between answers without a problem: its 5xx is as good as no answer.
-    if answer.status >= 500 {
+    // A proxy in between answers without a problem: its 5xx, and its 408, are as good as no answer.
+    if is_no_answer(answer.status) {
         return Err(Problem::new(ErrorCode::Unavailable, format!("HTTP status {}", answer.status)).into());
     }
     Err(Error::Protocol(format!("HTTP status {} without a problem", answer.status)))
+}
+
+/// Whether a status without a problem says only that nobody has answered: the outcome is unknown (RFC 9110, sections
+/// 15.5.9 and 15.6).
+pub(crate) const fn is_no_answer(status: u16) -> bool {
+    status >= 500 || status == 408
 }
 
 fn parse<T: DeserializeOwned>(answer: &RawAnswer) -> Result<T> {
@@ -542,7 +548,9 @@ mod tests {
 
     #[test]
     fn an_answer_of_a_proxy_is_unknown_outcome() {
-        assert_eq!(checked(answer(502, "<html>")).unwrap_err().code(), Some(ErrorCode::Unavailable));
+        for status in [408, 502, 503, 504] {
+            assert_eq!(checked(answer(status, "<html>")).unwrap_err().code(), Some(ErrorCode::Unavailable));
+        }
         assert!(matches!(checked(answer(404, "<html>")), Err(Error::Protocol(_))));
         assert!(checked(answer(204, "")).is_ok());
     }

@@ -4,7 +4,7 @@
 //! send. Whoever wants a connection that heals itself takes [`crate::Client::connect`].
 
 use crate::error::{Error, Result};
-use crate::rest::install_crypto_provider;
+use crate::rest::{install_crypto_provider, is_no_answer};
 use futures::{SinkExt as _, StreamExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -427,7 +427,7 @@ fn refused(error: tungstenite::Error) -> Error {
     let body = response.body().as_deref().unwrap_or_default();
     let mut problem = match serde_json::from_slice::<Problem>(body) {
         Ok(problem) => problem,
-        Err(_) if status >= 500 => Problem::new(ErrorCode::Unavailable, format!("HTTP status {status}")),
+        Err(_) if is_no_answer(status) => Problem::new(ErrorCode::Unavailable, format!("HTTP status {status}")),
         Err(_) => return Error::Protocol(format!("the upgrade was answered with {status}")),
     };
     problem.retry_after_ms = problem.retry_after_ms.or(retry_after);

@@ -1,7 +1,9 @@
 //! A connection that is cut when a request's head does not come to its end.
 //!
-//! actix-http times the head of a connection's first request and the silence between requests. As soon as one byte of
-//! a later head has come it times nothing any more, and would wait for ever.
+//! actix-http times the silence between requests. As soon as one byte of a later head has come it times nothing any more,
+//! and would wait for ever; the first head of a connection it would answer with a bare 408 even if the whole of it had come
+//! while this process could not look (stopped, or starved). So heads are timed here: what can be read is read before
+//! anybody is late, and who is late is cut without an answer, which every client takes for "repeat it".
 
 use std::cell::Cell;
 use std::future::Future;
@@ -15,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// So much later than actix-http, which answers the first slow head with 408.
+/// So much later than actix-http, which ends what is silent in order.
 const BEHIND: Duration = Duration::from_secs(1);
 
 /// Which requests of a connection are with the application, which has time limits of its own.
@@ -74,14 +76,13 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(stream: TcpStream, head_timeout: Duration, keep_alive: Duration) -> Self {
-        let (head_timeout, keep_alive) = (head_timeout.saturating_add(BEHIND), keep_alive.saturating_add(BEHIND));
         Self {
             stream,
             served: Served::default(),
             head_timeout,
-            keep_alive,
-            timer: None,
-            head: None,
+            keep_alive: keep_alive.saturating_add(BEHIND),
+            timer: Some(Box::pin(sleep(head_timeout))),
+            head: Some(0),
             came: false,
             is_full: false,
         }
@@ -164,7 +165,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut line = Line::new(listener.accept().await.unwrap().0, HEAD, SILENCE);
-        (line.head_timeout, line.keep_alive) = (HEAD, SILENCE);
+        line.keep_alive = SILENCE;
         (line, peer)
     }
 
@@ -190,9 +191,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_late_while_he_is_served_or_has_said_nothing() {
+    async fn the_first_head_is_awaited_from_the_beginning() {
+        let (mut line, _peer) = pair().await;
+        assert!(silence(&mut line).await.unwrap() < SILENCE);
+    }
+
+    #[tokio::test]
+    async fn what_has_come_is_read_before_anybody_is_late() {
         let (mut line, mut peer) = pair().await;
-        assert!(silence(&mut line).await.is_none());
+        peer.write_all(b"GET").await.unwrap();
+        // As after a long sleep of the whole process.
+        tokio::time::sleep(SILENCE).await;
+        assert!(line.read(&mut [0; 100]).await.unwrap() > 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_late_while_he_is_served() {
+        let (mut line, mut peer) = pair().await;
         peer.write_all(b"GET").await.unwrap();
         assert!(line.read(&mut [0; 100]).await.unwrap() > 0);
         let served = line.served().begin();

@@ -197,7 +197,7 @@ on_both! {
             stream.write_all(b"GET /v1/auth/me HTTP/1.1\r\nHost: te").await.unwrap();
             let (answer, took) = cut(&mut stream, "half a head").await;
             assert!(took > Duration::from_secs(5), "{took:?}");
-            assert!(answer.is_empty() || status(&answer) == 408, "{answer}");
+            assert!(answer.is_empty(), "{answer}");
         };
         let nothing = async {
             let mut stream = connect(&room).await;
