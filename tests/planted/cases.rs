@@ -135,7 +135,7 @@ pub const CASES: &[Case] = &[
         world: World::Two,
         fault: Fault::Removals(8),
         users: (24, 4),
-        rate: 300.0,
+        rate: 0.0,
         mix: Mix::default,
     },
     Case {
