@@ -24,6 +24,7 @@ mod delivery_socket;
 mod demo;
 mod disk_full;
 mod disks;
+mod frozen_node;
 mod http;
 mod identity;
 mod idle_sockets;
