@@ -179,9 +179,18 @@ fn the_database_must_be_one_that_is_spoken_here() {
 }
 
 #[test]
-fn a_cluster_is_refused_as_long_as_there_is_none() {
-    let (text, _) = refused(from(None, &[("SOTTO_CLUSTER__REDIS_URL", "redis://:hunter2@cache")], &[]));
-    assert!(text.contains("not in this version yet") && !text.contains("hunter2"), "{text}");
+fn a_cluster_needs_postgresql_and_a_redis_that_can_be_read() {
+    let postgres = ("SOTTO_STORE__URL", "postgres://db/sotto");
+    let redis = |url| ("SOTTO_CLUSTER__REDIS_URL", url);
+    for good in ["redis://:hunter2@cache", "redis+sentinel://:hunter2@one:26379,two:26379/primary/0"] {
+        assert!(from(None, &[postgres, redis(good)], &[]).is_ok(), "{good}");
+    }
+    let (text, _) = refused(from(None, &[redis("redis://:hunter2@cache")], &[]));
+    assert!(text.contains("cannot share a SQLite file") && !text.contains("hunter2"), "{text}");
+    for bad in ["rediss://:hunter2@cache", "redis+sentinel://:hunter2@one:26379", "cache:6379"] {
+        let (text, _) = refused(from(None, &[postgres, redis(bad)], &[]));
+        assert!(text.contains("cluster.redis_url is none of") && !text.contains("hunter2"), "{bad}: {text}");
+    }
     assert!(from(None, &[("SOTTO_CLUSTER__NODE_ID", "node-1.eu_west")], &[]).is_ok());
     assert!(from(None, &[("SOTTO_CLUSTER__NODE_ID", "two words")], &[]).is_err());
 }
