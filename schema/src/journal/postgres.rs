@@ -201,7 +201,7 @@ async fn append(
     })
     .collect();
     let plan = append::plan(&batch.appends, &heads, known, now);
-    if !plan.rows.is_empty() {
+    if !plan.heads.is_empty() {
         insert(connection, batch, &plan, now).await?;
     }
     Ok(plan)
