@@ -82,6 +82,23 @@ const POOL_IDLE: &str = "5s";
 #[path = "queries/mod.rs"]
 pub mod queries;
 
+/// What a connection waits for where the operator's URL says nothing: seconds until one that cannot be made, or whose peer
+/// acknowledges nothing, is given up. Without them a network that comes back is felt only at TCP's next attempt, whose
+/// pauses double.
+const PATIENCE: [(&str, &str); 4] =
+    [("connect_timeout", "3"), ("tcp_user_timeout", "4"), ("keepalives_idle", "5"), ("keepalives_interval", "2")];
+
+fn with_patience(url: &str) -> String {
+    let mut url = url.to_owned();
+    for (name, seconds) in PATIENCE {
+        if !url.contains(&format!("{name}=")) {
+            url.push(if url.contains('?') { '&' } else { '?' });
+            url.extend([name, "=", seconds]);
+        }
+    }
+    url
+}
+
 /// A pool for what may run beside other work; the Journal has connections of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
@@ -103,13 +120,14 @@ impl Database {
                 Ok(connection)
             })
         });
-        let manager = Manager::new_with_config(url, config);
+        let url = with_patience(url);
+        let manager = Manager::new_with_config(&url, config);
         let pool = bb8::Pool::builder()
             .max_size(settings.read_connections)
             .connection_timeout(Duration::from_secs(4))
             .test_on_check_out(false)
             .build_unchecked(manager);
-        let database = Self { url: url.to_owned(), pool, room: Room::default() };
+        let database = Self { url, pool, room: Room::default() };
         drop(database.read().await?);
         Ok(database)
     }
@@ -135,5 +153,20 @@ impl Database {
 
     pub(crate) async fn plain(&self) -> Result<Connection, StoreError> {
         Ok(Connection::establish(&self.url).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_added_where_the_url_says_nothing() {
+        let url = with_patience("postgres://user:pass@db/sotto?tcp_user_timeout=30");
+        assert_eq!(
+            url,
+            "postgres://user:pass@db/sotto?tcp_user_timeout=30&connect_timeout=3&keepalives_idle=5&keepalives_interval=2"
+        );
+        assert!(with_patience("postgres://db/sotto").starts_with("postgres://db/sotto?connect_timeout=3&"));
     }
 }
