@@ -201,7 +201,7 @@ mod tests {
         let (mut line, mut peer) = pair().await;
         peer.write_all(b"GET").await.unwrap();
         // As after a long sleep of the whole process.
-        tokio::time::sleep(SILENCE).await;
+        sleep(SILENCE).await;
         assert!(line.read(&mut [0; 100]).await.unwrap() > 0);
     }
 
