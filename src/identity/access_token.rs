@@ -233,7 +233,8 @@ mod tests {
         let at = |seconds| verify(&keys, &token, NOW.plus(Duration::from_secs(seconds)));
         assert!(at(59).is_ok() && at(60).is_ok());
         assert_eq!(at(61), Err(TokenError::Expired));
-        assert_eq!(verify(&keys, &token, NOW.minus(Duration::from_secs(10))), Err(TokenError::Foreign));
+        // A clock that is an hour behind is no reason to refuse it.
+        assert!(verify(&keys, &token, NOW.minus(Duration::from_secs(3600))).is_ok());
     }
 
     #[test]
