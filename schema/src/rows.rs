@@ -81,6 +81,12 @@ pub struct MessageRow {
 }
 
 impl MessageRow {
+    /// Bytes of what the row carries and the server does not read.
+    #[must_use]
+    pub fn content_size(&self) -> usize {
+        self.ciphertext.as_ref().map_or(0, Vec::len) + self.envelopes.as_ref().map_or(0, Vec::len)
+    }
+
     /// The message as one device sees it. An expired or deleted one is a tombstone.
     #[must_use]
     pub fn for_device(&self, device: DeviceId, now: Timestamp) -> Message {

@@ -114,17 +114,13 @@ impl Parcel {
     pub fn size(&self) -> usize {
         let users = if let Receivers::Users(users) = &self.to { users.len() * 16 } else { 0 };
         let event = match &self.event {
-            Event::Delivered(delivery) => delivery.row.as_ref().map_or(0, payload_size),
+            Event::Delivered(delivery) => delivery.row.as_ref().map_or(0, MessageRow::content_size),
             Event::Whisper { text, .. } => text.len(),
             Event::Marked { conversations, .. } => conversations.len() * 32,
             _ => 0,
         };
         128 + users + event
     }
-}
-
-fn payload_size(row: &MessageRow) -> usize {
-    row.ciphertext.as_ref().map_or(0, Vec::len) + row.envelopes.as_ref().map_or(0, Vec::len)
 }
 
 /// An event as it is written: with the users at the node that it goes to.
@@ -167,7 +163,7 @@ struct Payload {
 impl Payload {
     /// `None`: too large, or more than these fields say.
     fn of(row: &MessageRow) -> Option<Self> {
-        if payload_size(row) > LARGEST_PAYLOAD || row.system.is_some() || row.deleted_at.is_some() {
+        if row.content_size() > LARGEST_PAYLOAD || row.system.is_some() || row.deleted_at.is_some() {
             return None;
         }
         Some(Self {

@@ -389,5 +389,5 @@ pub(super) fn take_account(device: &mut Attached, events: Vec<(i64, Option<Event
 
 /// What a message takes, about.
 fn size_of_row(row: &MessageRow) -> usize {
-    512 + row.ciphertext.as_ref().map_or(0, |bytes| bytes.len()) + row.envelopes.as_ref().map_or(0, |bytes| bytes.len())
+    512 + row.content_size()
 }
