@@ -42,9 +42,17 @@ docs:
     cargo run --quiet -- config reference > target/configuration.md
     mv target/configuration.md docs/configuration.md
 
-# benches and load scenarios
-bench *ARGS:
-    cargo bench --locked {{ARGS}}
+# load on a running server: `just load pairs --url http://127.0.0.1:8080 --users users.jsonl`, `just load --help`
+load *ARGS:
+    cargo run --release --locked --quiet -- load {{ARGS}}
+
+# pairs, rate and idle connections on both databases, as one table
+bench:
+    ./scripts/measure
+
+# Sotto beside a Node.js server and ejabberd on this machine, in one table: --runs 3, --only sotto,node, --quick
+bench-peers *ARGS:
+    ./scripts/bench-peers {{ARGS}}
 
 # the whole thing at work on this machine
 demo *ARGS:

@@ -6,8 +6,10 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use actix_rt::task::JoinHandle;
@@ -234,6 +236,9 @@ impl Running {
             handle.stop_accepting().await;
         }
         self.node.drain(self.drain_timeout).await;
+        if let Err(error) = self.identity.write_history().await {
+            tracing::warn!(%error, "the last tries to sign in could not be written");
+        }
         let unsent = self.identity.sms().drain(Duration::from_secs(2)).await;
         if unsent > 0 {
             tracing::warn!(unsent, "codes could not be handed to the gateway in time");
@@ -317,7 +322,8 @@ fn keep(path: &Path, text: &str) -> io::Result<()> {
 fn node_settings(config: &Config, node_id: String, keys: &SecretKeys) -> NodeSettings {
     let cluster = config.cluster.redis_url.as_ref().map(|url| ClusterSettings {
         redis_url: url.expose().to_owned(),
-        keys: ClusterKeys::new(keys.all().map(|set| *set.cluster().expose()).collect()),
+        // The oldest first: it seals, and every node has it, whether it has seen the newest or not.
+        keys: ClusterKeys::new(keys.all().rev().map(|set| *set.cluster().expose()).collect()),
         namespace: keys.fingerprint().chars().filter(char::is_ascii_alphanumeric).take(12).collect(),
     });
     let per = |count, seconds| Limit { count, window: Duration::from_secs(seconds) };
@@ -327,7 +333,7 @@ fn node_settings(config: &Config, node_id: String, keys: &SecretKeys) -> NodeSet
         heartbeat: config.socket.heartbeat_ms.duration(),
         hello_timeout: config.socket.hello_timeout.duration(),
         ack_timeout: config.socket.ack_timeout.duration(),
-        journals: usize::try_from(config.store.journal_connections).unwrap_or(1),
+        journals: journals(config.store.journal_connections),
         limits: LimitSettings {
             enabled: limits.enabled,
             messages: per(limits.messages_per_minute, 60),
@@ -340,6 +346,12 @@ fn node_settings(config: &Config, node_id: String, keys: &SecretKeys) -> NodeSet
         cluster,
         ..NodeSettings::default()
     }
+}
+
+/// Journals that write at the same time: what is set, else one for two cores, up to eight.
+fn journals(set: Option<u32>) -> usize {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    set.map_or((cores / 2).clamp(1, 8), |count| usize::try_from(count).unwrap_or(1))
 }
 
 fn local_address(listener: &TcpListener) -> Result<SocketAddr, BootError> {

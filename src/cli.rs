@@ -10,6 +10,8 @@ pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod health;
+pub mod keys;
+pub mod load;
 pub mod migrate;
 pub mod openapi;
 pub mod serve;
@@ -52,10 +54,14 @@ pub enum Command {
     Config(config::ConfigCommand),
     /// Prepare a database that was restored.
     Store(store::Store),
+    /// Rotate the server's own keys, or tell what is sealed with which.
+    Keys(keys::Keys),
     /// Make users for load tests.
     User(user::User),
     /// Check what a running server or cluster promises, under load.
     Verify(verify::Verify),
+    /// Put load on a running server and measure what it does.
+    Load(Box<load::Load>),
     /// Look at the nodes that share a database.
     Cluster(cluster::Cluster),
     /// Ask a running server how it is.

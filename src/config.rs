@@ -14,6 +14,7 @@ pub mod auth;
 pub mod cluster;
 pub mod data;
 pub mod dev;
+pub mod dialling;
 pub mod drain;
 pub mod http;
 pub mod limits;

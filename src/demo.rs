@@ -9,6 +9,8 @@ mod device;
 mod error;
 mod figures;
 mod keep;
+mod link;
+mod past;
 mod proof;
 mod scan;
 mod server;
@@ -74,6 +76,7 @@ async fn tell(story: &mut Story, folder: &std::path::Path, began: Instant, keep:
     talk::group(story, &mut world).await?;
     talk::away(story, &mut world).await?;
     let outage = crash::kill_and_recover(story, &mut world).await?;
+    past::verify(story, &world).await?;
     proof::what_is_stored(story, &world).await?;
     proof::no_plaintext(story, &world, folder)?;
     figures::print(story, &world, &outage, began)?;

@@ -4,6 +4,7 @@
 //! (id, log, headers, problems), compression, the route table, [`exchange::in_time`], and, unless its route is open,
 //! [`allowance::admit`] (who asks, and how often).
 
+pub mod account;
 pub mod address;
 pub mod allowance;
 pub mod auth;
@@ -11,9 +12,12 @@ pub mod body;
 pub mod conversations;
 pub mod cors;
 pub mod cursor;
+pub mod device_link;
+pub mod devices;
 pub mod docs;
 pub mod exchange;
 pub mod health;
+pub mod history;
 pub mod idempotency;
 pub mod keys;
 pub mod messages;
@@ -21,6 +25,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod pages;
 pub mod query;
+pub mod second_factor;
 pub mod socket;
 pub mod sync;
 pub mod users;
@@ -121,6 +126,22 @@ tables! {
         "/v1/auth/refresh" open { POST auth::refresh }
         "/v1/auth/logout" signed_in { POST auth::logout }
         "/v1/auth/me" signed_in { GET auth::me }
+        "/v1/auth/totp" signed_in { GET second_factor::state, POST second_factor::set_up }
+        "/v1/auth/totp/enable" signed_in { POST second_factor::enable }
+        "/v1/auth/totp/disable" signed_in { POST second_factor::disable }
+        "/v1/auth/backup_codes" signed_in { POST second_factor::renew_backup_codes }
+        "/v1/auth/deletion" signed_in { GET account::show, POST account::request, DELETE account::cancel }
+        "/v1/auth/export" signed_in { GET account::export }
+        "/v1/auth/trail" signed_in { GET history::trail }
+        "/v1/auth/logins" signed_in { GET history::logins }
+        "/v1/auth/links" open { POST device_link::begin }
+        "/v1/auth/links/{link_id}/scan" signed_in { POST device_link::scan }
+        "/v1/auth/links/{link_id}/confirm" signed_in { POST device_link::confirm }
+        "/v1/auth/links/{link_id}/refuse" signed_in { POST device_link::refuse }
+        "/v1/auth/links/{link_id}/tokens" open { POST device_link::collect }
+        "/v1/devices" signed_in { GET devices::list, DELETE devices::remove_others }
+        "/v1/devices/{device_id}" signed_in { PATCH devices::rename, DELETE devices::remove }
+        "/v1/devices/{device_id}/verify" signed_in { POST devices::verify }
         "/v1/keys" signed_in { PUT keys::put }
         "/v1/keys/count" signed_in { GET keys::count }
         "/v1/users/{user_id}/keys" signed_in { GET keys::of_user }
@@ -196,6 +217,7 @@ fn method(name: &'static str) -> actix_web::Route {
         "POST" => web::post(),
         "PUT" => web::put(),
         "DELETE" => web::delete(),
+        "PATCH" => web::patch(),
         // No route has another, and one that had would never be reached.
         _ => web::route().guard(guard::fn_guard(|_| false)),
     }

@@ -1,24 +1,36 @@
-//! Who somebody is: codes, tokens, keys and their checks, secrets at rest.
+//! Who somebody is: codes, tokens, keys and their checks, second factors, secrets at rest.
 //!
 //! One noun per file. Most of them are pure: bytes and a moment come in, a verdict goes out. [`Identity`] joins them
-//! with the database: `sign_in` and `session` and `directory` hold its methods. HTTP and the socket ask it and nobody
+//! with the database: `sign_in`, `second_factor`, `reauthentication`, `history`, `deletion`, `export`, `session` and `directory` hold its methods. HTTP and the socket ask it and nobody
 //! else. Time comes in as a parameter everywhere.
 
 pub mod access_token;
+pub mod backup_code;
 pub mod changes;
 pub mod code;
+mod deletion;
+pub mod device_link;
 pub mod device_proof;
+mod devices;
 mod directory;
+mod export;
+pub mod history;
 pub mod key_check;
 pub mod network;
 pub mod phone;
+mod reauthentication;
 pub mod refresh_token;
+pub mod rotation;
+pub mod sealed;
+pub mod second_factor;
 pub mod secret_key;
 pub mod session;
 mod sign_in;
 pub mod sms;
+mod spending;
 mod stock;
 mod sweep;
+pub mod totp;
 pub mod xeddsa;
 
 use std::fmt;
@@ -29,9 +41,11 @@ use sotto_protocol::Timestamp;
 use sotto_schema::Store;
 
 use self::changes::Changes;
+use self::history::History;
 use self::secret_key::SecretKeys;
 use self::session::Sessions;
 use self::sms::Sms;
+use self::spending::Spending;
 use crate::config::Config;
 use crate::config::auth::Auth;
 use crate::config::limits::Limits;
@@ -44,11 +58,14 @@ pub struct Identity {
     changes: Arc<dyn Changes>,
     auth: Auth,
     limits: Limits,
+    spending: Spending,
     /// The node's name: the cap on codes is per node.
     node: String,
     random: SystemRandom,
     sessions: Sessions,
+    links: device_link::Waiting,
     heard: Mutex<sweep::Heard>,
+    history: History,
 }
 
 impl Identity {
@@ -69,10 +86,13 @@ impl Identity {
             changes,
             auth: config.auth.clone(),
             limits: config.limits.clone(),
+            spending: Spending::new(&config.sms),
             node: node.into(),
             random: SystemRandom::new(),
             sessions: Sessions::default(),
+            links: device_link::Waiting::default(),
             heard: Mutex::new(sweep::Heard::since(Timestamp::now())),
+            history: History::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Whatever strangers send: each answer is a problem of the contract, nobody waits for ever, and nothing has changed.
 
-mod cases;
+pub mod cases;
 mod change;
 mod frames;
 mod fuzz;

@@ -49,6 +49,21 @@ fn the_story_comes_true_and_leaves_nothing_behind() {
     assert!(text.contains("as UTF-8, UTF-16 and base64: 0 found"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 100), "wider than 100 columns:\n{text}");
     assert!(!text.contains('\u{1b}'), "colours are for terminals");
+    // The second device was linked by a code that is drawn here, and got the first message.
+    assert!(text.matches(['█', '▀', '▄']).count() > 500, "no QR code:\n{text}");
+    for step in
+        ["shows this code", "scans it and is shown: “Alice's laptop”", "confirms with the code", "has its tokens"]
+    {
+        assert!(text.contains(step), "{step:?} is missing:\n{text}");
+    }
+    let linked = text.split_once("has its tokens").unwrap().1;
+    assert!(linked.contains("Alice's laptop  ← Alice's phone: “Hi Bob"), "the first message:\n{text}");
+
+    // Her devices verify the trail of her account, and find a changed one out.
+    for step in ["Alice's laptop was linked from 127.0.0.1", "have verified the same trail", "is not believed: entry 2"]
+    {
+        assert!(text.contains(step), "{step:?} is missing:\n{text}");
+    }
 
     let figures: Vec<&str> = text.lines().last().unwrap().split_whitespace().collect();
     let [messages, deliveries, .., total, "s"] = figures.as_slice() else { panic!("{figures:?}") };

@@ -6,6 +6,7 @@ use crate::support::node::text;
 use crate::support::people::{pair, shared};
 use crate::support::process::signal;
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 
 /// PostgreSQL ends such a session after two seconds; the other node tries again every half second.
 const SOON: Duration = Duration::from_secs(6);
@@ -18,14 +19,16 @@ async fn a_frozen_node_does_not_keep_its_locks() {
     let (frozen, other) = (&cluster.nodes[0], &cluster.nodes[1]);
     let (alice, bob, conversation) = pair(frozen).await;
     bob.rest.send_message(&shared(conversation, "go on"), None).await.unwrap();
-    let load = tokio::spawn({
+    // Several at a time: a message that is alone is stored in one statement, which a frozen node does not hold up.
+    let mut load = JoinSet::new();
+    for _ in 0..8 {
         let rest = alice.rest.clone();
-        async move {
+        load.spawn(async move {
             loop {
                 let _ = rest.send_message(&shared(conversation, "under way"), None).await;
             }
-        }
-    });
+        });
+    }
     // Stopped again and again, until it is in the middle of a transaction that holds the conversation.
     let look = connect(&cluster.store_url).await;
     let free =
@@ -47,7 +50,7 @@ async fn a_frozen_node_does_not_keep_its_locks() {
     while answer.is_err() && begun.elapsed() < SOON {
         answer = rest.send_message(&shared(conversation, "is it free?"), None).await;
     }
-    load.abort();
+    load.abort_all();
     signal("CONT", &pid);
     answer.expect("what a frozen node holds is free again");
 }

@@ -150,7 +150,7 @@ fn device() -> DeviceInfo {
     DeviceInfo {
         name: "Phone".into(),
         platform: Platform::Android,
-        fingerprint: Some("f".into()),
+        fingerprint: None,
         model: None,
         os_version: None,
         app_version: None,
@@ -645,7 +645,10 @@ in_a_world! {
         assert_eq!(events.len(), 2);
         assert_eq!(events[1].body["added"][0], second.device_id.to_string());
         // Not news to the new device itself.
-        let position = async |device| world.store.account_position(first.user_id, device).await.unwrap();
+        let position = async |device| {
+            let arrival = world.store.arrival(first.user_id, device, world.now).await.unwrap();
+            arrival.map(|arrival| (arrival.account_head, arrival.account_seen))
+        };
         assert_eq!(position(second.device_id).await, Some((2, 2)));
         assert_eq!(position(first.device_id).await, Some((2, 1)));
         let caller = world.caller(&second).await;

@@ -14,6 +14,7 @@ use crate::bus::event::Event;
 use crate::journal::{Journal, Marks, Raise, Write, Written};
 use crate::mailbox::tell;
 use crate::node::Node;
+use crate::pressure::Permit;
 use crate::rate_limit::Decision;
 use crate::reply::Reply;
 use crate::session::Delivery;
@@ -59,6 +60,7 @@ struct Request {
     sender: Sender,
     message: OutgoingMessage,
     limited: Option<Decision>,
+    _permit: Permit,
     reply: Reply,
     /// Whether the database was asked for this very message since it came: only then it may be refused.
     looked_up: bool,
@@ -541,6 +543,7 @@ impl Handler<Send> for Conversation {
             sender: send.sender,
             message: send.message,
             limited: send.limited,
+            _permit: send.permit,
             reply: send.reply,
             looked_up: false,
             tries: 0,

@@ -8,7 +8,8 @@
 use crate::conversation::{Send, TypingSignal};
 use crate::identity::Caller;
 use crate::mailbox::{Refused, tell};
-use crate::node::Node;
+use crate::node::{Node, overloaded};
+use crate::pressure::Permit;
 use crate::rate_limit::Decision;
 use crate::registry::connection_number;
 use crate::reply::{Answer, AnswerBody, Reply};
@@ -33,8 +34,10 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
+mod pace;
 mod wire;
 
+use pace::Pace;
 use wire::{as_validation, close_reason, read_frame};
 
 /// Mailbox: pushes that may wait. The window bounds what a session sends.
@@ -53,6 +56,8 @@ const REFUSALS_PER_MINUTE: u32 = 100;
 const WARN_BEFORE: Duration = Duration::from_secs(60);
 /// A device that could not reach its session tries again after this.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long a socket is not read that brought a message while too many waited.
+const REST: Duration = Duration::from_millis(100);
 
 /// Frames for the socket, in order.
 #[derive(Debug, Message)]
@@ -82,6 +87,14 @@ enum Phase {
     Live,
 }
 
+/// A send that was let in, on its way to its conversation.
+struct Waiting {
+    re: Option<u64>,
+    message: OutgoingMessage,
+    bytes: usize,
+    permit: Permit,
+}
+
 /// A socket of a device.
 pub struct Device {
     socket: Socket,
@@ -96,19 +109,22 @@ pub struct Device {
     /// Bytes of the requests that are not answered.
     unanswered_bytes: usize,
     ids: HashSet<u64>,
-    sends: VecDeque<(Option<u64>, OutgoingMessage, usize)>,
+    /// Those that the limit was not asked for yet.
+    sends: VecDeque<Waiting>,
     sending: bool,
     unheard_ack: Option<u64>,
     heard: Instant,
-    signals: (u32, Instant),
-    /// Requests that were over a limit, in the minute that began then.
-    limited: (u32, Instant),
+    signals: Pace,
+    /// Requests that were over a limit: who goes on after too many of them does not listen.
+    limited: Pace,
     expiry: Option<SpawnHandle>,
     /// What an `Authorization` header has proven, until `started`.
     entering: Option<Caller>,
     address: IpAddr,
     /// Its address has too many sockets: it is told so and closed.
     refused: bool,
+    /// It was refused for too many messages of everybody's, a moment ago.
+    rests: bool,
 }
 
 impl Device {
@@ -140,12 +156,13 @@ impl Device {
             sending: false,
             unheard_ack: None,
             heard: Instant::now(),
-            signals: (0, Instant::now()),
-            limited: (0, Instant::now()),
+            signals: Pace::new(),
+            limited: Pace::new(),
             expiry: None,
             entering: caller,
             address,
             refused,
+            rests: false,
         }
     }
 
@@ -367,6 +384,16 @@ impl Device {
         sender
     }
 
+    /// One request less. What was not read because of it is read on.
+    fn answered(&mut self, bytes: usize) {
+        let wanted = self.wants_input();
+        self.unanswered = self.unanswered.saturating_sub(1);
+        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(bytes);
+        if !wanted && self.wants_input() {
+            self.socket.look_again();
+        }
+    }
+
     fn send_message(&mut self, frame: &RawFrame<'_>, ctx: &mut Context<Self>) {
         let Some(caller) = self.caller else {
             return;
@@ -378,13 +405,17 @@ impl Device {
         if let Err(problem) = message.check(caller.device_id) {
             return self.refuse(frame.id, problem);
         }
-        let bytes = frame.data().len();
-        let answers = self.begin(frame.id, bytes, ctx);
+        let Some(permit) = self.node.pressure().enter() else {
+            self.rest(ctx);
+            return self.refuse(frame.id, overloaded());
+        };
+        let answers = self.begin(frame.id, frame.data().len(), ctx);
+        let send = Waiting { re: frame.id, message, bytes: frame.data().len(), permit };
         if self.node.limits().enabled() {
-            self.sends.push_back((frame.id, message, bytes));
+            self.sends.push_back(send);
             self.next_send(ctx);
         } else {
-            self.hand_over(frame.id, message, bytes, None, answers);
+            self.hand_over(send, None, answers);
         }
     }
 
@@ -401,32 +432,36 @@ impl Device {
         let work = async move { node.limits().message(caller.user_id).await };
         ctx.spawn(work.into_actor(self).map(|decision, device, ctx| {
             device.sending = false;
-            if let (Some((re, message, bytes)), Some(answers)) = (device.sends.pop_front(), device.answers.clone()) {
+            if let (Some(send), Some(answers)) = (device.sends.pop_front(), device.answers.clone()) {
                 let limited = (!decision.allowed).then_some(decision);
-                device.hand_over(re, message, bytes, limited, answers);
+                device.hand_over(send, limited, answers);
             }
             device.next_send(ctx);
         }));
     }
 
-    fn hand_over(
-        &mut self,
-        re: Option<u64>,
-        message: OutgoingMessage,
-        bytes: usize,
-        limited: Option<Decision>,
-        answers: mpsc::UnboundedSender<Answer>,
-    ) {
+    fn hand_over(&mut self, send: Waiting, limited: Option<Decision>, answers: mpsc::UnboundedSender<Answer>) {
         let Some(caller) = self.caller else {
             return;
         };
+        let Waiting { re, message, bytes, permit } = send;
         let id = message.conversation_id;
         let sender = Sender { user_id: caller.user_id, device_id: caller.device_id };
         let reply = Reply::Queue { answers: answers.clone(), re, bytes };
-        if self.node.tell_conversation(id, Send { sender, message, limited, reply }).is_err() {
+        if self.node.tell_conversation(id, Send { sender, message, limited, permit, reply }).is_err() {
             let problem = Problem::unavailable("the conversation has too much to do; send again");
             // The stream of answers lives as long as this actor.
             let _ = answers.send(Answer { re, bytes, result: Err(problem) });
+        }
+    }
+
+    /// Reads nothing for a moment: whoever sends more than can be stored is slowed down, and not refused all the time.
+    fn rest(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.rests, true) {
+            ctx.run_later(REST, |device, _| {
+                device.rests = false;
+                device.socket.look_again();
+            });
         }
     }
 
@@ -461,28 +496,11 @@ impl Device {
         }
     }
 
-    fn may_signal(&mut self) -> bool {
-        if self.signals.1.elapsed() >= Duration::from_secs(1) {
-            self.signals = (0, Instant::now());
-        }
-        self.signals.0 += 1;
-        self.signals.0 <= SIGNALS_PER_SECOND
-    }
-
-    /// One who goes on sending after so many refusals in a minute does not listen.
-    fn bears_another_refusal(&mut self) -> bool {
-        if self.limited.1.elapsed() >= Duration::from_secs(60) {
-            self.limited = (0, Instant::now());
-        }
-        self.limited.0 += 1;
-        self.limited.0 <= REFUSALS_PER_MINUTE
-    }
-
     fn typing(&mut self, typing: Typing) {
         let Some(caller) = self.caller else {
             return;
         };
-        if self.may_signal() {
+        if self.signals.another(SIGNALS_PER_SECOND, Duration::from_secs(1)) {
             let sender = Sender { user_id: caller.user_id, device_id: caller.device_id };
             let signal = TypingSignal { sender, state: typing.state };
             // Dropped under pressure.
@@ -491,7 +509,7 @@ impl Device {
     }
 
     fn presence(&mut self, presence: PresenceUp) {
-        if self.may_signal()
+        if self.signals.another(SIGNALS_PER_SECOND, Duration::from_secs(1))
             && let Some(session) = &self.session
         {
             let _ = tell(session, SetActivity { connection: self.connection, activity: presence.state });
@@ -503,7 +521,7 @@ impl Device {
         self.unanswered += 1;
         let work = async move { node.identity().authenticate(&auth.token).await };
         ctx.spawn(work.into_actor(self).map(move |caller, device, ctx| {
-            device.unanswered = device.unanswered.saturating_sub(1);
+            device.answered(0);
             let known = device.caller.map(|known| known.device_id);
             match caller {
                 Ok(caller) if Some(caller.device_id) == known => {
@@ -568,19 +586,8 @@ impl Actor for Device {
         metrics::gauge!("sotto_connections").decrement(1.0);
         self.node.connection_closed(self.address);
         if let Some(session) = self.session.take() {
-            detach(session, self.connection);
+            Detach(self.connection).insist(session);
         }
-    }
-}
-
-/// Tells the session that the socket is gone, however long its mailbox is full.
-fn detach(session: Addr<Session>, connection: SessionId) {
-    if tell(&session, Detach(connection)) == Err(Refused::Full) {
-        actix_rt::spawn(async move {
-            while tell(&session, Detach(connection)) == Err(Refused::Full) {
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-        });
     }
 }
 
@@ -594,6 +601,7 @@ impl SocketOwner for Device {
     fn wants_input(&mut self) -> bool {
         // What comes between hello and welcome waits its turn.
         !matches!(self.phase, Phase::Entering { .. })
+            && !self.rests
             && self.unanswered < limits::MAX_UNANSWERED
             && self.unanswered_bytes < HIGH_WATER
             && self.socket.queued_bytes() < HIGH_WATER
@@ -668,8 +676,7 @@ impl Handler<Joined> for Device {
 
 impl StreamHandler<Answer> for Device {
     fn handle(&mut self, answer: Answer, _: &mut Self::Context) {
-        self.unanswered = self.unanswered.saturating_sub(1);
-        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(answer.bytes);
+        self.answered(answer.bytes);
         if let Some(id) = answer.re {
             self.ids.remove(&id);
         }
@@ -678,7 +685,8 @@ impl StreamHandler<Answer> for Device {
             Ok(AnswerBody::Sent(sent)) => self.write(Frame::new("ok", sent).answering(answer.re).to_text()),
             Ok(AnswerBody::Done) => self.write(Frame::new("ok", Empty {}).answering(answer.re).to_text()),
             Err(problem) => {
-                let goes_on = problem.code != ErrorCode::RateLimited || self.bears_another_refusal();
+                let goes_on = problem.code != ErrorCode::RateLimited
+                    || self.limited.another(REFUSALS_PER_MINUTE, Duration::from_secs(60));
                 self.refuse(answer.re, problem);
                 if !goes_on {
                     self.socket.start_close(close::RATE_LIMITED, "rate limited");

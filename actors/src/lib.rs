@@ -13,6 +13,7 @@ pub mod identity;
 pub mod journal;
 pub mod mailbox;
 pub mod node;
+pub mod pressure;
 pub mod rate_limit;
 pub mod redis;
 pub mod registry;

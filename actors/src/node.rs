@@ -8,6 +8,7 @@ use crate::directory::Directory;
 use crate::identity::Identity;
 use crate::journal::{Journal, Marks, Raise};
 use crate::mailbox::{Refused, tell};
+use crate::pressure::Pressure;
 use crate::rate_limit::{Leases, LimitSettings, Limits};
 use crate::redis::{Redis, RedisSetting};
 use crate::registry::local::LocalRegistry;
@@ -28,7 +29,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 mod conversations;
@@ -36,9 +37,6 @@ mod elsewhere;
 mod life;
 
 use conversations::view;
-
-/// Backlogs that are read at the same time: about as many as there are connections for it.
-const BACKLOGS_AT_ONCE: usize = 8;
 
 /// What a node needs to know besides its store.
 #[derive(Clone, Debug)]
@@ -136,6 +134,7 @@ struct Inner {
     registry: Registry,
     bus: Bus,
     journals: OnceLock<Vec<Addr<Journal>>>,
+    pressure: Pressure,
     sweep: OnceLock<Addr<Sweep>>,
     cluster: OnceLock<Addr<Cluster>>,
     view: Mutex<Arc<View>>,
@@ -151,7 +150,6 @@ struct Inner {
     swept: AtomicU64,
     connections: AtomicUsize,
     addresses: Mutex<HashMap<IpAddr, usize>>,
-    backlog_turns: Semaphore,
 }
 
 /// A running node. Cheap to clone.
@@ -174,6 +172,11 @@ pub fn store_problem(error: StoreError) -> Problem {
         tracing::error!(%error, "the store failed");
         Problem::new(ErrorCode::Internal, "the server could not do this; it is in its log")
     }
+}
+
+/// Too many messages wait: nothing was done.
+pub(crate) fn overloaded() -> Problem {
+    Problem::unavailable("too many messages wait to be stored; send again").retry_after(1000)
 }
 
 fn busy() -> Problem {
@@ -209,6 +212,7 @@ impl Node {
         let alarm = Arc::new(Alarm::default());
         let cluster = redis.as_ref().zip(settings.cluster.as_ref());
         let leases = cluster.map(|(redis, cluster)| Leases::new(redis.clone(), &cluster.namespace));
+        let journals = store.journals(settings.journals.max(1));
         let node = Self(Arc::new(Inner {
             epoch,
             identity,
@@ -219,6 +223,7 @@ impl Node {
             registry,
             bus,
             journals: OnceLock::new(),
+            pressure: Pressure::new(journals),
             sweep: OnceLock::new(),
             cluster: OnceLock::new(),
             view: Mutex::default(),
@@ -232,11 +237,9 @@ impl Node {
             swept: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
             addresses: Mutex::default(),
-            backlog_turns: Semaphore::new(BACKLOGS_AT_ONCE),
             settings,
             store,
         }));
-        let journals = node.store().journals(node.settings().journals.max(1));
         let started = (0..journals).map(|_| Journal::new(node.clone()).start()).collect();
         // Set once: nobody else has the node yet.
         let _ = node.0.journals.set(started);
@@ -247,6 +250,12 @@ impl Node {
         node.0.registry.start(&node);
         let _ = node.0.cluster.set(Cluster::new(node.clone(), rows).start());
         Ok(node)
+    }
+
+    /// The messages on their way into the database.
+    #[must_use]
+    pub fn pressure(&self) -> &Pressure {
+        &self.0.pressure
     }
 
     /// The database.
@@ -287,12 +296,6 @@ impl Node {
     /// Waits until an actor dies that the node cannot live without, and names it.
     pub async fn failed(&self) -> &'static str {
         self.0.alarm.heard().await
-    }
-
-    /// Waits until this one may read a backlog; others wait behind it, in order.
-    pub(crate) async fn backlog_turn(&self) -> Option<SemaphorePermit<'_>> {
-        // Never closed.
-        self.0.backlog_turns.acquire().await.ok()
     }
 
     /// Checks of identity.
@@ -482,11 +485,13 @@ impl Node {
     /// Whatever the contract says of a send; `unavailable`: unknown outcome, repeat with the same id.
     pub async fn send(&self, sender: Sender, message: OutgoingMessage) -> Result<Sent, Problem> {
         message.check(sender.device_id)?;
+        // Before the limit is asked: who is refused here has used nothing of it.
+        let permit = self.pressure().enter().ok_or_else(overloaded)?;
         let decision = self.limits().message(sender.user_id).await;
         let limited = (!decision.allowed).then_some(decision);
         let id = message.conversation_id;
         let (reply, answer) = oneshot::channel();
-        let send = Send { sender, message, limited, reply: Reply::Once(reply) };
+        let send = Send { sender, message, limited, permit, reply: Reply::Once(reply) };
         self.tell_conversation(id, send).map_err(|_| busy())?;
         match tokio::time::timeout(Duration::from_millis(4800), answer).await {
             Ok(Ok(answer)) => answer,
@@ -594,7 +599,7 @@ impl Node {
     pub async fn account_events(
         &self,
         user: UserId,
-        _device: DeviceId,
+        device: DeviceId,
         after: i64,
         limit: usize,
     ) -> Result<Vec<(i64, Option<Event>)>, StoreError> {
@@ -610,6 +615,12 @@ impl Node {
                     .await?
                     .and_then(|state| view(&state, user))
                     .map(|conversation| Event::ConversationChanged(ConversationChanged { conversation })),
+                "device_updated" => serde_json::from_value(row.body).ok().map(Event::DeviceUpdated),
+                "account_deletion" => serde_json::from_value(row.body).ok().map(Event::AccountDeletion),
+                // Not to the device itself: it has just been heard of.
+                "device_expiring" if device != row.object.into() => {
+                    serde_json::from_value(row.body).ok().map(Event::DeviceExpiring)
+                }
                 _ => None,
             };
             events.push((row.seq, event));

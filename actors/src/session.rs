@@ -17,12 +17,12 @@ use crate::window::{Item, Window};
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use bytes::Bytes;
-use sotto_protocol::event::{Event, KeysLow};
+use sotto_protocol::event::Event;
 use sotto_protocol::frame::{Activity, Empty, Frame, GoAway};
-use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, UserId, close};
+use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, Timestamp, UserId, close};
 use sotto_schema::StoreError;
 use sotto_schema::planted::{self, Bug};
-use sotto_schema::rows::{BacklogRow, MessageRow, ReceiptRow};
+use sotto_schema::rows::{Arrival, BacklogRow, MessageRow, ReceiptRow};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -37,13 +37,13 @@ pub use messages::{
     ReadAgain, ReceiptsMoved, Replace, SetActivity, StockIsLow,
 };
 
-use attached::{Attached, number, take_account, take_marks, take_messages, take_receipts};
+use attached::{
+    Attached, READ_AT_ONCE, next_read_size, number, take_account, take_marks, take_messages, take_receipts,
+};
 use presence::presence_of;
 
 /// Mailbox: news and acknowledgements that may wait.
 const CAPACITY: usize = 2048;
-/// Messages of one read of the backlog.
-const READ_AT_ONCE: usize = 64;
 /// After the first, receipts of a conversation are sent at most this often.
 const RECEIPTS_EVERY: Duration = Duration::from_secs(1);
 /// Marks of what was only passed over wait so long for company.
@@ -92,39 +92,28 @@ impl Session {
             if let Some(registration) = registration {
                 node.registry().announce(registration).await;
             }
-            // So many at once and no more: all devices may come back in one moment.
-            let _turn = node.backlog_turn().await;
             let live = match family {
                 Some(family) => node.identity().is_live(family).await,
                 None => false,
             };
             if !live {
-                return Ok((None, Vec::new(), Vec::new()));
+                return Ok(None);
             }
-            let position = node.store().account_position(user, device_id).await?;
-            let backlog = node.store().backlog(user, device_id).await?;
-            let low = node.identity().keys_low(device_id).await;
-            Ok::<_, StoreError>((position, backlog, low))
+            node.store().arrival(user, device_id, Timestamp::now()).await
         };
         ctx.spawn(work.into_actor(self).map(move |found, session, ctx| session.joined(connection, found, ctx)));
     }
 
-    #[allow(clippy::type_complexity)]
-    fn joined(
-        &mut self,
-        connection: SessionId,
-        found: Result<(Option<(i64, i64)>, Vec<BacklogRow>, Vec<KeysLow>), StoreError>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn joined(&mut self, connection: SessionId, found: Result<Option<Arrival>, StoreError>, ctx: &mut Context<Self>) {
         let Some(index) = self.place_of(connection) else {
             return;
         };
         let Some(device) = self.devices.get_mut(index) else {
             return;
         };
-        let (position, rows, low) = match found {
-            Ok((Some(position), rows, low)) => (position, rows, low),
-            Ok((None, _, _)) => return device.end(close::DEVICE_REVOKED),
+        let Arrival { account_head, account_seen, backlog: rows, low } = match found {
+            Ok(Some(arrival)) => arrival,
+            Ok(None) => return device.end(close::DEVICE_REVOKED),
             Err(error) => {
                 tracing::warn!(%error, "a backlog could not be read");
                 if device.joined {
@@ -137,7 +126,6 @@ impl Session {
             }
         };
         device.merge(&rows);
-        let (account_head, account_seen) = position;
         device.account_head = device.account_head.max(account_head);
         if device.joined {
             return self.pump(index, ctx);
@@ -253,13 +241,14 @@ impl Session {
         let (connection, device_id) = (device.connection, device.device_id);
         let room = device.window.room();
         let (known, after, up_to) = (place.known, place.sent, place.head);
+        let read_size = device.read_size;
         let (receipts_sent, receipts_head) = (place.receipts_sent, place.receipts_head);
         let work = async move {
             if !known {
                 return Ok(Read::Place(conversation, store.place(user, device_id, conversation).await?));
             }
             if after < up_to {
-                let limit = room.min(READ_AT_ONCE);
+                let limit = room.min(read_size);
                 let rows = store.messages(conversation, user, after, up_to, number(limit)).await?;
                 return Ok(Read::Messages { conversation, up_to, limit, rows });
             }
@@ -331,6 +320,7 @@ impl Session {
                 }
             },
             Ok(Read::Messages { conversation, up_to, limit, rows }) => {
+                device.read_size = next_read_size(&rows);
                 passed_over = take_messages(device, user, conversation, up_to, limit, &rows);
             }
             Ok(Read::Receipts { conversation, up_to, limit, rows }) => {
@@ -401,6 +391,8 @@ impl Handler<Attach> for Session {
         let (connection, device_id) = (attach.connection, attach.device_id);
         let registration = Registration { user: self.user, device: device_id, connection, attempt: attach.attempt };
         self.node.registry().register(registration);
+        // Most users have one device here, and one takes half a KiB.
+        self.devices.reserve_exact(1);
         self.devices.push(Attached {
             device_id,
             connection,
@@ -430,6 +422,7 @@ impl Handler<Attach> for Session {
             stock_told: None,
             out: Vec::new(),
             ahead_bytes: 0,
+            read_size: READ_AT_ONCE,
         });
         self.join(connection, device_id, ctx);
     }

@@ -545,9 +545,9 @@ pub struct Socket<S = TcpStream> {
     bytes_in: u64,
     bytes_out: u64,
     stalled_since: Option<Instant>,
-    /// Whoever flushed last and found nothing more to do: woken when there is something again. A frame may be queued
-    /// by another future of the same task, after the one that writes has had its turn.
-    writer: Option<Waker>,
+    /// Whoever flushed last: woken when there is something to do again. A frame may be queued by another future of the
+    /// same task, after the one that writes has had its turn.
+    driver: Option<Waker>,
     phase: Phase,
 }
 
@@ -569,7 +569,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             bytes_in: 0,
             bytes_out: 0,
             stalled_since: None,
-            writer: None,
+            driver: None,
             phase: Phase::Open,
         }
     }
@@ -671,15 +671,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        self.wake_writer();
+        self.look_again();
         self.push_close(Some(code), reason);
         self.phase = Phase::AwaitingClose;
     }
 
-    /// Once per flush: taken here, given again when the queue is empty.
-    fn wake_writer(&mut self) {
-        if let Some(writer) = self.writer.take() {
-            writer.wake();
+    /// Lets whoever drives the socket look again: something was queued, or its owner wants to read what it did not
+    /// before. Once per flush: the waker is taken here and given again by the next one.
+    pub fn look_again(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
         }
     }
 
@@ -702,7 +703,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Phase::Open | Phase::AwaitingClose | Phase::Finishing { end: End::Closed, .. } => End::Abandoned,
             Phase::Finishing { end, .. } | Phase::Over(end) => end,
         };
-        self.wake_writer();
+        self.look_again();
         self.end(end);
     }
 
@@ -710,14 +711,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// A failure shows as the end at the next `poll_recv`.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let written_before = self.bytes_out;
+        if !self.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
+            self.driver = Some(cx.waker().clone());
+        }
         loop {
             if matches!(self.phase, Phase::Over(_)) {
                 return Poll::Ready(());
             }
             if self.queue.is_empty() {
-                if !self.writer.as_ref().is_some_and(|writer| writer.will_wake(cx.waker())) {
-                    self.writer = Some(cx.waker().clone());
-                }
                 return self.poll_flushed(cx);
             }
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
@@ -872,7 +873,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if !matches!(self.phase, Phase::Open) {
             return Err(SendError::Closing);
         }
-        self.wake_writer();
+        self.look_again();
         let frame = Outgoing::new(opcode, payload);
         let bound = self.max_queued.saturating_sub(frame.len());
         let fits = frame.len() <= self.max_queued;

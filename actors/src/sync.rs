@@ -11,7 +11,7 @@ use sotto_protocol::{ConversationId, DeviceId, Problem, Seq, Timestamp, UserId};
 use sotto_schema::append::{AccountMark, DeliveredMark};
 #[cfg(feature = "planted-bugs")]
 use sotto_schema::planted::{self, Bug};
-use sotto_schema::rows::BacklogRow;
+use sotto_schema::rows::{Arrival, BacklogRow};
 
 /// What a page held of one conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,11 @@ impl Node {
     pub async fn sync_page(&self, user: UserId, device: DeviceId, limit: usize) -> Result<Page, Problem> {
         let mut page = Page::default();
         let mut room = Room { events: limit, bytes: MAX_PAGE_BYTES };
-        let backlog = self.store().backlog(user, device).await.map_err(store_problem)?;
+        let arrival = self.store().arrival(user, device, Timestamp::now()).await.map_err(store_problem)?;
+        // A device that is gone has nothing waiting; its next request is refused.
+        let Some(Arrival { account_head: head, account_seen: seen, backlog, low }) = arrival else {
+            return Ok(page);
+        };
         for row in &backlog {
             if room.is_full() {
                 page.has_more = true;
@@ -82,10 +86,7 @@ impl Node {
             }
             self.conversation_into(&mut page, &mut room, user, device, row).await?;
         }
-        let position = self.store().account_position(user, device).await.map_err(store_problem)?;
-        if let Some((head, seen)) = position
-            && head > seen
-        {
+        if head > seen {
             if room.is_full() {
                 page.has_more = true;
                 return Ok(page);
@@ -101,7 +102,6 @@ impl Node {
             }
         }
         if !page.has_more && !room.is_full() {
-            let low = self.identity().keys_low(device).await;
             page.events.extend(low.into_iter().map(Event::KeysLow));
         }
         Ok(page)

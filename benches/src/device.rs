@@ -106,6 +106,8 @@ pub enum Phase {
 pub struct Pending {
     /// What is sent.
     pub message: OutgoingMessage,
+    /// Where it goes; its sender may be taken out of it before the answer comes.
+    circle: Arc<Circle>,
     /// How often it was.
     attempts: u32,
     /// Lists that did not fit.
@@ -244,8 +246,8 @@ impl Device {
             client_seq: None,
             roster: None,
         };
-        let mut pending = Pending { message, attempts: 0, lists: 0, may_be_stored: false };
-        let is_shared = is_shared || !self.envelop(&circle, &mut pending.message);
+        let mut pending = Pending { message, circle: Arc::clone(&circle), attempts: 0, lists: 0, may_be_stored: false };
+        let is_shared = is_shared || !self.envelop(&mut pending);
         let at = self.ledger().ticks(now);
         self.ledger().counters.composed.add();
         self.ledger().note(circle.id, Note::Composed { message: id, by: self.id(), shared: is_shared, at });
@@ -261,7 +263,8 @@ impl Device {
     }
 
     /// Gives a message an envelope per device; `false`: they are too many.
-    fn envelop(&self, circle: &Circle, message: &mut OutgoingMessage) -> bool {
+    fn envelop(&self, pending: &mut Pending) -> bool {
+        let Pending { message, circle, .. } = pending;
         let listed = circle.listed.lock().unwrap_or_else(PoisonError::into_inner);
         if listed.len() > MOST_ENVELOPES {
             return false;
@@ -390,10 +393,8 @@ impl Device {
             list.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default()
         };
         let Some(mut pending) = self.pending.remove(&place) else { return false };
-        let circle = self.circles.iter().find(|circle| circle.id == pending.message.conversation_id).cloned();
-        let Some(circle) = circle else { return false };
         {
-            let mut listed = circle.listed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut listed = pending.circle.listed.lock().unwrap_or_else(PoisonError::into_inner);
             let extra = named("extra");
             listed.retain(|device| !extra.contains(device));
             for missing in named("missing") {
@@ -403,9 +404,7 @@ impl Device {
             }
         }
         pending.lists += 1;
-        let fits = pending.lists < MOST_LISTS
-            && pending.message.envelopes.is_some()
-            && self.envelop(&circle, &mut pending.message);
+        let fits = pending.lists < MOST_LISTS && pending.message.envelopes.is_some() && self.envelop(&mut pending);
         self.pending.insert(place, pending);
         fits
     }

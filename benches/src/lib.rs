@@ -31,6 +31,7 @@ mod findings;
 mod keys;
 mod ledger;
 mod line;
+pub mod load;
 mod plan;
 mod remove;
 mod report;

@@ -3,7 +3,7 @@
 use crate::crypto::account;
 use crate::error::Result;
 use sotto_protocol::keys::Keys;
-use sotto_protocol::{Binary, VerificationId};
+use sotto_protocol::{Binary, LinkId, VerificationId};
 use std::fmt;
 use vodozemac::olm::Account;
 
@@ -45,6 +45,12 @@ impl DeviceKeys {
     #[must_use]
     pub fn proof(&self, verification: VerificationId) -> Binary {
         account::sign_proof(&self.account, verification)
+    }
+
+    /// Proves that these are the keys of the device that shows a link's QR code.
+    #[must_use]
+    pub fn link_proof(&self, link: LinkId, challenge: &Binary) -> Binary {
+        account::sign_link_proof(&self.account, link, challenge)
     }
 }
 

@@ -66,6 +66,9 @@ pub enum Error {
         /// What kept it.
         cause: Box<Error>,
     },
+    /// The account's trail is not to be believed.
+    #[error("{0}")]
+    Trail(#[from] crate::trail::TrailFault),
     /// The call makes no sense as it was made.
     #[error("{0}")]
     Usage(String),
@@ -86,6 +89,19 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {
         self.problem().map(|problem| problem.code)
+    }
+
+    /// Whether the code was right and the account asks for a second factor beside it, or the one that was shown was not
+    /// accepted. The code is not used up.
+    #[must_use]
+    pub fn needs_second_factor(&self) -> bool {
+        self.problem().is_some_and(|problem| match problem.code {
+            ErrorCode::SecondFactorRequired => true,
+            ErrorCode::CodeRejected => {
+                problem.errors.iter().any(|error| matches!(error.pointer.as_deref(), Some("/totp" | "/backup_code")))
+            }
+            _ => false,
+        })
     }
 
     /// Whether the same request with the same ids may succeed later.

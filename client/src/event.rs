@@ -1,7 +1,8 @@
 //! What the application hears.
 
+use sotto_protocol::account::AccountDeletion;
 use sotto_protocol::conversation::Conversation;
-use sotto_protocol::event::{Delivered, DevicesChanged, HistoryPruned, Read};
+use sotto_protocol::event::{Delivered, DeviceExpiring, DeviceUpdated, DevicesChanged, HistoryPruned, Read};
 use sotto_protocol::frame::{Presence, Typing};
 use sotto_protocol::message::{Kind, Sender, SystemEntry};
 use sotto_protocol::{ConversationId, MessageId, Seq, Timestamp};
@@ -54,6 +55,12 @@ pub enum Event {
     ConversationChanged(Box<Conversation>),
     /// A user's devices changed. A careful application tells the user.
     DevicesChanged(DevicesChanged),
+    /// A device of this account has another name, or was verified.
+    DeviceUpdated(DeviceUpdated),
+    /// Another device of this account will be removed for its silence.
+    DeviceExpiring(DeviceExpiring),
+    /// This account will be deleted, or will not any more: let the user know.
+    AccountDeletion(AccountDeletion),
     /// Older messages are gone from the server; the store still has those it got.
     HistoryPruned(HistoryPruned),
     /// Somebody writes, or stopped.

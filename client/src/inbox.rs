@@ -43,6 +43,9 @@ pub(crate) fn apply(tx: &mut Tx<'_>, me: Me, events: Vec<Durable>) -> Result<App
                 devices_changed(tx, &changed)?;
                 applied.events.push(Event::DevicesChanged(changed));
             }
+            Durable::DeviceUpdated(updated) => applied.events.push(Event::DeviceUpdated(updated)),
+            Durable::DeviceExpiring(expiring) => applied.events.push(Event::DeviceExpiring(expiring)),
+            Durable::AccountDeletion(changed) => applied.events.push(Event::AccountDeletion(changed)),
             Durable::KeysLow(low) => applied.keys_low.push(low.kind),
             Durable::HistoryPruned(pruned) => applied.events.push(Event::HistoryPruned(pruned)),
         }

@@ -69,6 +69,12 @@
 //! - A ciphertext says inside where it belongs, what it is called and who made it. A server that
 //!   moves one is found out. A device's identity key is fixed when it is first seen.
 //!
+//! # A second device
+//!
+//! [`Client::link`] gives a QR code for a store that is not signed in; the device that shows it waits with
+//! [`PendingLink::wait`]. A signed-in one reads it with [`Client::scan_link`], shows who wants to join, and answers with
+//! [`Client::confirm_link`] or [`Client::refuse_link`].
+//!
 //! # What it does not do
 //!
 //! It asks nobody for a missing group key, it does not sign devices for each other (compare
@@ -81,6 +87,8 @@ mod connection;
 mod credentials;
 mod crypto;
 pub mod device_keys;
+pub mod device_link;
+mod devices;
 pub mod error;
 pub mod event;
 mod events;
@@ -89,13 +97,16 @@ mod link;
 mod outbox;
 pub mod rest;
 mod seal;
+mod second_factor;
 mod sign_in;
 pub mod socket;
 mod store;
+pub mod trail;
 mod upkeep;
 
 pub use client::{Client, Options, SendOptions};
 pub use device_keys::DeviceKeys;
+pub use device_link::PendingLink;
 pub use error::{Error, Result};
 pub use event::Event;
 pub use events::Events;
@@ -107,3 +118,4 @@ pub use sign_in::SignIn;
 pub use socket::{Socket, SocketOptions};
 pub use sotto_protocol as protocol;
 pub use store::Store;
+pub use trail::{Trail, TrailFault, TrailVerifier};

@@ -32,6 +32,19 @@ impl SignIn {
     pub fn new(verification_id: VerificationId, code: impl Into<String>, device: DeviceInfo) -> Self {
         Self { verification_id, code: code.into(), device, totp: None, backup_code: None }
     }
+
+    /// The same with the code that the authenticator app shows: after [`Error::needs_second_factor`], with the same
+    /// verification and code.
+    #[must_use]
+    pub fn with_totp(self, totp: impl Into<String>) -> Self {
+        Self { totp: Some(totp.into()), ..self }
+    }
+
+    /// The same with a backup code instead.
+    #[must_use]
+    pub fn with_backup_code(self, backup_code: impl Into<String>) -> Self {
+        Self { backup_code: Some(backup_code.into()), ..self }
+    }
 }
 
 impl fmt::Debug for SignIn {
@@ -65,7 +78,8 @@ impl Client {
     /// proves it and becomes the same device again, with everything that waits for it.
     ///
     /// # Errors
-    /// As the REST calls.
+    /// As the REST calls. [`Error::needs_second_factor`]: the account has one; ask for it and repeat with
+    /// [`SignIn::with_totp`] or [`SignIn::with_backup_code`], the code from the text message still serves.
     pub async fn login(options: Options, store: Store, sign_in: SignIn) -> Result<Self> {
         let rest = Rest::new(&options.server)?;
         let SignIn { verification_id, code, device, totp, backup_code } = sign_in;
@@ -82,7 +96,7 @@ impl Client {
         Self::signed_in(options, rest, store, tokens).await
     }
 
-    async fn signed_in(options: Options, rest: Rest, store: Store, tokens: Tokens) -> Result<Self> {
+    pub(crate) async fn signed_in(options: Options, rest: Rest, store: Store, tokens: Tokens) -> Result<Self> {
         let credentials = Credentials::new(tokens);
         store.run(move |tx| become_device(tx, &credentials)).await?;
         Self::begin(options, rest, store).await

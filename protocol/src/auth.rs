@@ -15,9 +15,29 @@ pub enum Purpose {
     Login,
     Recovery,
     PhoneChange,
+    SecondFactor,
+    DeviceLink,
+    AccountDeletion,
 }
 
 impl Purpose {
+    /// Every purpose.
+    pub const ALL: [Self; 7] = [
+        Self::Registration,
+        Self::Login,
+        Self::Recovery,
+        Self::PhoneChange,
+        Self::SecondFactor,
+        Self::DeviceLink,
+        Self::AccountDeletion,
+    ];
+
+    /// Whether its codes go only to numbers that have an account.
+    #[must_use]
+    pub const fn needs_account(self) -> bool {
+        !matches!(self, Self::Registration | Self::PhoneChange)
+    }
+
     /// The purpose as it stands on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -26,6 +46,9 @@ impl Purpose {
             Self::Login => "login",
             Self::Recovery => "recovery",
             Self::PhoneChange => "phone_change",
+            Self::SecondFactor => "second_factor",
+            Self::DeviceLink => "device_link",
+            Self::AccountDeletion => "account_deletion",
         }
     }
 }
@@ -171,10 +194,10 @@ pub struct LoginRequest {
     /// Signature over `sotto-device-proof-v1:` and the verification id, by a known device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_proof: Option<Binary>,
-    /// Second factor; taken and not read until accounts can have one.
+    /// Second factor, six digits: for accounts that have one, after the right code. It is what counts when both are there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totp: Option<String>,
-    /// Second factor, replacement code.
+    /// Backup code instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_code: Option<String>,
 }

@@ -1,5 +1,6 @@
 //! Durable events: what a device gets, acknowledges, and finds again until it did.
 
+use crate::account::AccountDeletion;
 use crate::conversation::Conversation;
 use crate::message::Message;
 use crate::{ConversationId, DeviceId, Seq, Timestamp, UserId};
@@ -20,6 +21,12 @@ pub enum Event {
     ConversationChanged(ConversationChanged),
     /// A user's devices changed.
     DevicesChanged(DevicesChanged),
+    /// A device of the own account has another name, or was verified.
+    DeviceUpdated(DeviceUpdated),
+    /// A device of the own account will be removed for its silence.
+    DeviceExpiring(DeviceExpiring),
+    /// The account will be deleted, or will not any more.
+    AccountDeletion(AccountDeletion),
     /// One-time keys run out, or the signed prekey is old.
     KeysLow(KeysLow),
     /// Older messages were removed by retention.
@@ -67,6 +74,29 @@ pub struct DevicesChanged {
     pub removed: Vec<DeviceId>,
     /// Devices that registered anew.
     pub identity_changed: Vec<DeviceId>,
+}
+
+/// `device_updated`, to the devices of its own account only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceUpdated {
+    /// The device.
+    pub device_id: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// When another device has compared its identity key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_at: Option<Timestamp>,
+}
+
+/// `device_expiring`, to the other devices of its own account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceExpiring {
+    /// The device that is silent.
+    pub device_id: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// When it is removed if nothing is heard of it.
+    pub removed_at: Timestamp,
 }
 
 /// Which stock of keys runs low.

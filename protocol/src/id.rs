@@ -90,3 +90,7 @@ id!(
     /// One WebSocket connection.
     SessionId
 );
+id!(
+    /// One attempt to link a new device to an account.
+    LinkId
+);

@@ -3,24 +3,32 @@
 //! This package does no I/O and knows no database and no actor. The server, the client library and
 //! every tool speak through it, so that both ends of a connection are compiled from one definition.
 
+pub mod account;
 pub mod auth;
 pub mod binary;
 pub mod close;
 pub mod conversation;
+pub mod device_link;
+pub mod devices;
 pub mod event;
+pub mod export;
 pub mod frame;
 pub mod id;
 pub mod json;
 pub mod keys;
 pub mod limits;
+pub mod logins;
 pub mod message;
 pub mod problem;
+pub mod reauthentication;
+pub mod second_factor;
 pub mod sync;
 pub mod text;
 pub mod timestamp;
+pub mod trail;
 
 pub use binary::Binary;
-pub use id::{ConversationId, DeviceId, MessageId, SessionId, UserId, VerificationId};
+pub use id::{ConversationId, DeviceId, LinkId, MessageId, SessionId, UserId, VerificationId};
 pub use problem::{ErrorCode, FieldError, Problem};
 pub use timestamp::Timestamp;
 

@@ -51,3 +51,5 @@ pub const MAX_REQUEST_ID: u64 = (1 << 53) - 1;
 pub const SUBPROTOCOL: &str = "sotto.v1.json";
 /// What a device proof signs, before the verification id.
 pub const DEVICE_PROOF_PREFIX: &str = "sotto-device-proof-v1:";
+/// What the proof of a device that is linked signs, before the link's id and the challenge.
+pub const LINK_PROOF_PREFIX: &str = "sotto-link-proof-v1:";

@@ -24,6 +24,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The same failure for another caller of the same statement.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Unavailable(reason) => Self::Unavailable(reason.clone()),
+            Self::Busy(reason) => Self::Busy(reason.clone()),
+            Self::Query(error) => Self::Query(DieselError::QueryBuilderError(error.to_string().into())),
+            Self::Schema(reason) => Self::Schema(reason.clone()),
+            Self::Setting(reason) => Self::Setting(reason.clone()),
+        }
+    }
+
     /// Whether the same request may succeed later.
     #[must_use]
     pub const fn is_unavailable(&self) -> bool {

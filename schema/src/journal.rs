@@ -78,7 +78,11 @@ impl JournalConnection {
             Inner::Postgres { database, connection } => {
                 let mut open = match connection.take() {
                     Some(open) => open,
-                    None => Box::new(database.dedicated().await?),
+                    None => {
+                        let mut fresh = database.dedicated().await?;
+                        postgres::prepare(&mut fresh).await?;
+                        Box::new(fresh)
+                    }
                 };
                 let result = postgres::write(&mut open, &batch, patience, now).await;
                 database.room.note(has_messages, &result);

@@ -33,14 +33,18 @@
 //! `QueryableByName` (for `sql`) or `Queryable`.
 
 pub mod append;
+pub mod device_link;
 mod error;
+mod gather;
 pub mod inspect;
 mod journal;
 mod migrate;
+mod month;
 mod packed;
 pub mod planted;
 pub mod postgres;
 pub mod rows;
+pub mod second_factor;
 pub mod sqlite;
 mod statement;
 mod store;

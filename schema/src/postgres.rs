@@ -34,9 +34,21 @@ macro_rules! given_uuid {
         concat!("(given.value->>'", $name, "')::uuid")
     };
 }
+macro_rules! given_number {
+    ($name:literal) => {
+        concat!("(given.value->>'", $name, "')::bigint")
+    };
+}
 macro_rules! given_bytes {
     ($name:literal) => {
         concat!("decode(given.value->>'", $name, "', 'hex')")
+    };
+}
+
+// Locks the rows of a query as far as nobody else holds them.
+macro_rules! skip_locked {
+    () => {
+        " FOR NO KEY UPDATE SKIP LOCKED"
     };
 }
 
@@ -70,6 +82,19 @@ const READ_WAKES: &str = "SELECT 0::bigint AS position, body FROM wakes WHERE xi
 const WAKES_POSITION: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint \
     AS position, NULL::bytea AS body";
 
+/// Users with the other side of their direct conversations in which both have written. User by user, by OFFSET: joined,
+/// PostgreSQL reads all memberships of all users where its statistics say that hardly anybody has written.
+const PRESENCE_PEERS: &str = "SELECT DISTINCT asked.id AS user_id, found.peer \
+    FROM (SELECT (given.value->>'id')::uuid AS id FROM jsonb_array_elements($1) AS given) AS asked \
+    CROSS JOIN LATERAL (SELECT other.user_id AS peer FROM memberships mine \
+     JOIN conversations c ON c.id = mine.conversation_id AND c.kind = 'direct' \
+     JOIN memberships other ON other.conversation_id = mine.conversation_id \
+      AND other.user_id <> mine.user_id AND other.first_sent_seq IS NOT NULL \
+     WHERE mine.user_id = asked.id AND mine.first_sent_seq IS NOT NULL OFFSET 0) AS found";
+
+/// The history of sign-ins has a partition for each month.
+const LOGINS_BY_MONTH: bool = true;
+
 /// Locks a conversation's head; what is read afterwards is newer than the lock.
 const LOCK_HEAD: &str = "SELECT last_seq FROM heads WHERE conversation_id = $1 FOR NO KEY UPDATE";
 
@@ -78,6 +103,11 @@ const LOCK_HEAD: &str = "SELECT last_seq FROM heads WHERE conversation_id = $1 F
 const JOURNAL_IDLE: &str = "2s";
 /// The same for what runs beside the Journal.
 const POOL_IDLE: &str = "5s";
+
+/// Rows are always found by their keys. Plans are kept, and one that was made while a table was small must not read it from
+/// end to end when it has grown; nor are a thousand places of a device worth reading a table of millions for.
+const BY_KEY: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; \
+    SET enable_mergejoin = off; SET jit = off";
 
 #[path = "queries/mod.rs"]
 pub mod queries;
@@ -115,7 +145,7 @@ impl Database {
             let url = url.to_owned();
             Box::pin(async move {
                 let mut connection = Connection::establish(&url).await?;
-                let set = format!("SET idle_in_transaction_session_timeout = '{POOL_IDLE}'");
+                let set = format!("SET idle_in_transaction_session_timeout = '{POOL_IDLE}'; {BY_KEY}");
                 connection.batch_execute(&set).await.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
                 Ok(connection)
             })
@@ -145,7 +175,8 @@ impl Database {
         let mut connection = Connection::establish(&self.url).await?;
         let set = format!(
             "SET lock_timeout = '500ms'; SET statement_timeout = '3s'; \
-             SET idle_in_transaction_session_timeout = '{JOURNAL_IDLE}'"
+             SET idle_in_transaction_session_timeout = '{JOURNAL_IDLE}'; \
+             SET plan_cache_mode = force_generic_plan; {BY_KEY}"
         );
         connection.batch_execute(&set).await?;
         Ok(connection)

@@ -1,14 +1,24 @@
 //! Rows as the store's callers get them.
 
+pub mod deletions;
+pub mod device_link;
+pub mod export;
 pub mod keys;
+pub mod logins;
 pub mod nodes;
+pub mod own_devices;
+pub mod reauthentication;
+pub mod sealed;
+pub mod second_factor;
 pub mod seed;
 pub mod sign_in;
+pub mod trail;
 
 use crate::types::{Json, Moment, Uuid, Word};
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use sotto_protocol::conversation::{ConversationType, Role};
+use sotto_protocol::event::KeysLow;
 use sotto_protocol::message::{Kind, Message, Sender};
 use sotto_protocol::{ConversationId, DeviceId, MessageId, Seq, Timestamp, UserId};
 
@@ -27,16 +37,29 @@ pub struct DevicesChange {
     pub identity_changed: Vec<DeviceId>,
 }
 
+/// What waits for a device that has come.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The number of its account's newest event.
+    pub account_head: i64,
+    /// The newest one that the device has acknowledged.
+    pub account_seen: i64,
+    /// Every conversation in which something waits, with where the device stands.
+    pub backlog: Vec<BacklogRow>,
+    /// Its stocks of keys that run low, with what is left.
+    pub low: Vec<KeysLow>,
+}
+
 /// An event of a user's account log.
 #[derive(Clone, Debug, QueryableByName)]
 pub struct AccountEventRow {
     /// Its number in the user's log.
     #[diesel(sql_type = BigInt)]
     pub seq: i64,
-    /// `devices_changed` or `conversation_changed`.
+    /// `devices_changed`, `conversation_changed`, `device_updated` or `device_expiring`.
     #[diesel(sql_type = Text)]
     pub kind: String,
-    /// The user or conversation that changed.
+    /// The user, conversation or device that it is about.
     #[diesel(sql_type = Uuid)]
     pub object: uuid::Uuid,
     /// What is told, where it is not the object's present state.

@@ -41,9 +41,21 @@ macro_rules! given_uuid {
         concat!("unhex(given.value->>'", $name, "')")
     };
 }
+macro_rules! given_number {
+    ($name:literal) => {
+        concat!("(given.value->>'", $name, "')")
+    };
+}
 macro_rules! given_bytes {
     ($name:literal) => {
         concat!("unhex(given.value->>'", $name, "')")
+    };
+}
+
+// Whoever writes holds the file.
+macro_rules! skip_locked {
+    () => {
+        ""
     };
 }
 
@@ -72,6 +84,16 @@ const WRITE_WAKE: &str =
 const READ_WAKES: &str = "SELECT id AS position, body FROM wakes WHERE id > $1 ORDER BY id";
 
 const WAKES_POSITION: &str = "SELECT COALESCE(MAX(id), 0) AS position, NULL AS body FROM wakes";
+
+/// Users with the other side of their direct conversations in which both have written.
+const LOGINS_BY_MONTH: bool = false;
+
+const PRESENCE_PEERS: &str = "SELECT DISTINCT mine.user_id, other.user_id AS peer FROM memberships mine \
+     JOIN conversations c ON c.id = mine.conversation_id AND c.kind = 'direct' \
+     JOIN memberships other ON other.conversation_id = mine.conversation_id \
+      AND other.user_id <> mine.user_id AND other.first_sent_seq IS NOT NULL \
+    WHERE mine.user_id IN (SELECT unhex(given.value->>'id') FROM json_each($1) AS given) \
+      AND mine.first_sent_seq IS NOT NULL";
 
 /// The file's write lock is held already.
 const LOCK_HEAD: &str = "SELECT last_seq FROM heads WHERE conversation_id = $1";

@@ -3,15 +3,24 @@
 use crate::{StoreError, postgres, sqlite};
 
 mod account_log;
+mod arrivals;
 mod conversations;
+mod deletions;
+mod device_link;
 mod devices;
+mod export;
 mod idempotency;
 mod keys;
+mod logins;
 mod meta;
 mod nodes;
+mod own_devices;
+mod sealed;
+mod second_factor;
 mod seed;
 mod sign_in;
 mod sync;
+mod trail;
 
 /// How many connections the store keeps.
 #[derive(Clone, Debug)]
@@ -30,6 +39,7 @@ impl Default for StoreSettings {
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) backend: Backend,
+    gathered: arrivals::Gathered,
 }
 
 #[derive(Clone, Debug)]
@@ -51,7 +61,7 @@ impl Store {
         } else {
             return Err(StoreError::Setting("store.url must start with sqlite: or postgres://".to_owned()));
         };
-        Ok(Self { backend })
+        Ok(Self { backend, gathered: arrivals::Gathered::default() })
     }
 
     /// `postgres` or `sqlite`, for logs and health.

@@ -51,6 +51,10 @@ table! {
         signing_key -> Nullable<Binary>,
         attempt -> BigInt,
         account_seen -> BigInt,
+        last_address -> Nullable<Text>,
+        verified_by -> Nullable<Uuid>,
+        verified_at -> Nullable<Moment>,
+        expiry_told_at -> Nullable<Moment>,
         last_active_at -> Moment,
         created_at -> Moment,
         updated_at -> Moment,
@@ -339,6 +343,121 @@ table! {
         redis -> Nullable<Text>,
         degraded -> Json,
         missed -> Json,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// The second factor of an account, being set up or enabled.
+    second_factors (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        secret -> Binary,
+        key_id -> Text,
+        tries -> BigInt,
+        last_step -> BigInt,
+        enabled_at -> Nullable<Moment>,
+        expires_at -> Moment,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Json, Moment, Uuid, Word};
+    /// New devices that wait for an account to take them.
+    device_links (id) {
+        id -> Uuid,
+        challenge_hash -> Binary,
+        secret_hash -> Binary,
+        suite -> Word,
+        identity_key -> Binary,
+        signing_key -> Nullable<Binary>,
+        device -> Json,
+        keys -> Json,
+        address -> Nullable<Text>,
+        stage -> Word,
+        user_id -> Nullable<Uuid>,
+        session_id -> Nullable<Uuid>,
+        used_at -> Nullable<Moment>,
+        expires_at -> Moment,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// Codes that stand in for the second factor, once each.
+    backup_codes (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        salt -> Binary,
+        hash -> Binary,
+        key_id -> Text,
+        used_at -> Nullable<Moment>,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// Where the trails of accounts end.
+    trail_heads (user_id) {
+        user_id -> Uuid,
+        seq -> BigInt,
+        hash -> Binary,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// What happened to accounts' devices and security.
+    trail (user_id, seq) {
+        user_id -> Uuid,
+        seq -> BigInt,
+        entry -> Text,
+        hash -> Binary,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// Tries to sign in, of accounts that exist.
+    logins (user_id, created_at, id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        device_id -> Nullable<Uuid>,
+        method -> Text,
+        outcome -> Text,
+        address -> Nullable<Text>,
+        agent -> Nullable<Text>,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// Accounts that will be deleted, or are being deleted.
+    account_deletions (user_id) {
+        user_id -> Uuid,
+        deletes_at -> Moment,
+        begun_at -> Nullable<Moment>,
         created_at -> Moment,
         updated_at -> Moment,
     }

@@ -1,5 +1,6 @@
 //! SQL types with a native form on each database, and the mapping of the contract's types to them.
 
+use crate::device_link::Stage;
 use diesel::deserialize::{self, FromSql};
 use diesel::internal::derives::as_expression::Bound;
 use diesel::pg::{Pg, PgValue};
@@ -11,7 +12,7 @@ use sotto_protocol::auth::{Platform, Purpose};
 use sotto_protocol::conversation::{ConversationType, Role};
 use sotto_protocol::keys::Suite;
 use sotto_protocol::message::Kind;
-use sotto_protocol::{ConversationId, DeviceId, MessageId, SessionId, Timestamp, UserId, VerificationId};
+use sotto_protocol::{ConversationId, DeviceId, LinkId, MessageId, SessionId, Timestamp, UserId, VerificationId};
 use std::io::Write;
 
 /// `uuid` on PostgreSQL, 16 bytes on SQLite.
@@ -72,7 +73,7 @@ macro_rules! uuid_columns {
     )+};
 }
 
-uuid_columns!(uuid::Uuid, UserId, DeviceId, ConversationId, MessageId, SessionId, VerificationId);
+uuid_columns!(uuid::Uuid, UserId, DeviceId, ConversationId, MessageId, SessionId, VerificationId, LinkId);
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's count begins.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
@@ -168,9 +169,7 @@ macro_rules! word_columns {
 }
 
 fn parse_purpose(text: &str) -> Option<Purpose> {
-    [Purpose::Registration, Purpose::Login, Purpose::Recovery, Purpose::PhoneChange]
-        .into_iter()
-        .find(|purpose| purpose.as_str() == text)
+    Purpose::ALL.into_iter().find(|purpose| purpose.as_str() == text)
 }
 
 word_columns!(
@@ -180,4 +179,5 @@ word_columns!(
     Suite => Suite::parse,
     Platform => Platform::parse,
     Purpose => parse_purpose,
+    Stage => Stage::parse,
 );

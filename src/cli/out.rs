@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
 };
 
 use super::CliError;
@@ -19,6 +19,12 @@ pub fn line(text: impl Display) -> Result<(), CliError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a person looks at standard output.
+#[must_use]
+pub fn is_terminal() -> bool {
+    io::stdout().is_terminal()
 }
 
 /// Prints what went wrong on standard error, problem by problem, each with its hint.

@@ -228,7 +228,7 @@ fn table(report: &Report) -> Vec<String> {
 }
 
 /// A number with s, m or h; a bare one counts seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.find(|character: char| !character.is_ascii_digit()) {
         Some(place) => text.split_at(place),
         None => (text, "s"),

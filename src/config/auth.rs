@@ -25,5 +25,20 @@ section! {
         /// How long to wait before the same number is sent another code for the same purpose (`resend_at`).
         /// `SOTTO_AUTH__RESEND_DELAY`
         pub resend_delay: Seconds = Seconds(60), within 0..=3_600;
+        /// How long the QR code of a device that is to be linked is valid.
+        /// `SOTTO_AUTH__LINK_TTL`
+        pub link_ttl: Seconds = Seconds(300), within 2..=3_600;
+        /// The name of this service in people's authenticator apps. Codes that were set up under another name stay valid.
+        /// `SOTTO_AUTH__TOTP_ISSUER`
+        pub totp_issuer: String = String::from("Sotto");
+        /// Whether the addresses that people sign in from are kept, for themselves to see: in the trail of their account, the history of sign-ins, the list of their devices, and while a device is linked.
+        /// `SOTTO_AUTH__KEEP_ADDRESSES`
+        pub keep_addresses: bool = true;
+        /// Days between asking for the deletion of an account and its deletion, in which any of its devices can cancel; 0: within a minute.
+        /// `SOTTO_AUTH__DELETION_GRACE_DAYS`
+        pub deletion_grace_days: u32 = 14, within 0..=365;
+        /// How long the history of sign-ins goes back, in days; 0 keeps none.
+        /// `SOTTO_AUTH__LOGIN_HISTORY_DAYS`
+        pub login_history_days: u32 = 180, within 0..=3_650;
     }
 }

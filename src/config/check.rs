@@ -4,6 +4,9 @@ use sotto_actors::redis::Redis;
 
 use super::{Config, error::Problem, sms::Sender, url::Url};
 
+/// Most characters of `auth.totp_issuer`: more would not fit into a QR code that is easy to read.
+const MOST_ISSUER: usize = 50;
+
 const HOW_TO_GO_ON: &str = "use a real sender or setting, or listen on 127.0.0.1, or set dev.insecure = true if nobody else can reach this server";
 
 /// Every rule in turn; none stops the others, so that one start tells everything.
@@ -12,6 +15,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     store(config, &mut problems);
     cluster(config, &mut problems);
     sms(config, &mut problems);
+    auth(config, &mut problems);
     only_for_development(config, &mut problems);
     listeners(config, &mut problems);
     log(config, &mut problems);
@@ -44,6 +48,15 @@ fn store(config: &Config, problems: &mut Vec<Problem>) {
             let text = "store.url must begin with `sqlite:` or `postgres://`";
             problems.push(Problem::new(text).hint("for a file write sqlite:PATH, as sqlite:data/sotto.db"));
         }
+    }
+}
+
+fn auth(config: &Config, problems: &mut Vec<Problem>) {
+    let issuer = &config.auth.totp_issuer;
+    if issuer.chars().count() > MOST_ISSUER || issuer.chars().any(char::is_control) {
+        let text =
+            format!("auth.totp_issuer must have at most {MOST_ISSUER} characters, none of them a control character");
+        problems.push(Problem::new(text).hint("apps show it beside the code: the name of the service is enough"));
     }
 }
 

@@ -29,15 +29,30 @@ section! {
         /// Codes sent to one number a day.
         /// `SOTTO_LIMITS__CODES_PER_NUMBER_PER_DAY`
         pub codes_per_number_per_day: u32 = 10, within 1..=1_000_000;
+        /// Codes for one block of ten thousand numbers (all but the last four digits the same) an hour. Counted in the database; without it no code is sent.
+        /// `SOTTO_LIMITS__CODES_PER_BLOCK_PER_HOUR`
+        pub codes_per_block_per_hour: u32 = 50, within 1..=1_000_000;
         /// Codes asked for from one network (IPv4 /24, IPv6 /48) an hour.
         /// `SOTTO_LIMITS__CODES_PER_ADDRESS_PER_HOUR`
         pub codes_per_address_per_hour: u32 = 20, within 1..=1_000_000;
-        /// Codes this node sends an hour to all numbers together: the bound on what text messages can cost.
+        /// Codes this node sends an hour to all numbers together, a quarter of them to numbers with an account alone. What they may cost over all nodes is `sms.budget_per_hour`.
         /// `SOTTO_LIMITS__CODES_PER_NODE_PER_HOUR`
         pub codes_per_node_per_hour: u32 = 1_000, within 1..=1_000_000;
+        /// Devices from one network (IPv4 /24, IPv6 /48) an hour that may ask to be linked to an account. Counted in the database; without it they are refused.
+        /// `SOTTO_LIMITS__LINKS_PER_ADDRESS_PER_HOUR`
+        pub links_per_address_per_hour: u32 = 20, within 1..=1_000_000;
+        /// The same for all that ask this node.
+        /// `SOTTO_LIMITS__LINKS_PER_NODE_PER_HOUR`
+        pub links_per_node_per_hour: u32 = 1_000, within 1..=1_000_000;
         /// Wrong codes for one number a day, over all of its verifications.
         /// `SOTTO_LIMITS__WRONG_CODES_PER_NUMBER_PER_DAY`
         pub wrong_codes_per_number_per_day: u32 = 15, within 1..=1_000_000;
+        /// Wrong second factors per account within `limits.failed_sign_in_window`, at sign-in, and again as many by its signed-in devices. Counted in the database; without it they are refused.
+        /// `SOTTO_LIMITS__WRONG_SECOND_FACTORS`
+        pub wrong_second_factors: u32 = 5, within 1..=1_000_000;
+        /// The same a day.
+        /// `SOTTO_LIMITS__WRONG_SECOND_FACTORS_PER_DAY`
+        pub wrong_second_factors_per_day: u32 = 15, within 1..=1_000_000;
         /// One-time keys that one user may claim of another at once; above that the last resort is given.
         /// `SOTTO_LIMITS__KEY_CLAIMS`
         pub key_claims: u32 = 6, within 1..=1_000_000;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{
+    dialling::{Prefix, Price},
     secret::Secret,
     section::section,
     url::Url,
@@ -30,6 +31,15 @@ section! {
         /// File of the sender `outbox`: one line `{"at","to","body","code"}` per message, on disk before the answer. Unset: `outbox.jsonl` in `data.dir`.
         /// `SOTTO_SMS__OUTBOX`
         pub outbox: Option<PathBuf> = None, unset means "data/outbox.jsonl";
+        /// Beginnings of the numbers that codes go to, as `+41`. Empty: all numbers.
+        /// `SOTTO_SMS__COUNTRIES`
+        pub countries: Vec<Prefix> = Vec::new();
+        /// What a message costs by the beginning of its number, as `+41=8`; the longest that fits counts, and 1 where none does. The unit is yours.
+        /// `SOTTO_SMS__PRICES`
+        pub prices: Vec<Price> = Vec::new();
+        /// Units that text messages may cost in an hour, over all nodes; a quarter of it is kept for numbers with an account, and one range of numbers (the first four digits) takes a quarter at most. Counted in the database; without it no code is sent.
+        /// `SOTTO_SMS__BUDGET_PER_HOUR`
+        pub budget_per_hour: u32 = 1_000, within 4..=20_000;
     }
     with {
         /// The account at Twilio.

@@ -13,9 +13,9 @@ section! {
         /// Connections for everything but the journal.
         /// `SOTTO_STORE__READ_CONNECTIONS`
         pub read_connections: u32 = 8, within 1..=100;
-        /// Connections that append messages, each with its own batch. SQLite has one writer and uses one, whatever stands here.
+        /// Connections that append messages, each with its own batch: more than the machine can serve only make the batches smaller. SQLite has one writer and uses one, whatever stands here.
         /// `SOTTO_STORE__JOURNAL_CONNECTIONS`
-        pub journal_connections: u32 = 2, within 1..=64;
+        pub journal_connections: Option<u32> = None, unset means "half the number of cores, 1 to 8", within 1..=64;
     }
 }
 

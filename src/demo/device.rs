@@ -99,37 +99,56 @@ impl NewDevice {
         folder: &Path,
         purpose: Purpose,
     ) -> Result<Arc<Device>, DemoError> {
-        let Self { name, owner, phone, platform } = self;
+        let Self { name, phone, .. } = self;
         let began = Instant::now();
         let failed = || DemoError::call(format!("{name} signs in"));
-        let path = folder.join(format!("{}.db", name.to_lowercase().replace("'s ", "-")));
-        let store = Store::open_with_key_beside(path).await.map_err(failed())?;
+        let store = self.store(folder).await?;
         let verification = within(format!("a code for {name}"), Client::verify(&server.url, phone, purpose)).await?;
         let verification = verification.map_err(failed())?;
         let code = server.last_code(phone)?;
-        let device = DeviceInfo {
-            name: name.to_owned(),
-            platform,
-            fingerprint: None,
-            model: None,
-            os_version: None,
-            app_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            push: None,
-        };
-        let sign_in = SignIn::new(verification.verification_id, code.clone(), device);
-        let options = Options { send_timeout: SEND_TIMEOUT, ..Options::new(&server.url) };
+        let sign_in = SignIn::new(verification.verification_id, code.clone(), self.info());
+        let options = self.options(server);
         let what = format!("{name} is signed in");
         let client = match purpose {
             Purpose::Registration => within(what, Client::register(options, store, sign_in)).await?,
             _ => within(what, Client::login(options, store, sign_in)).await?,
         };
         let client = client.map_err(failed())?;
-        let (told, seen) = watch::channel(Seen::default());
-        let listener = tokio::spawn(write_down(client.events(), told));
-        let device = Device { name, owner, client, seen, listener };
+        let device = self.device(client);
         let how = if purpose == Purpose::Registration { "a new account" } else { "another device of the same account" };
         story.tell(name, format!("code {code} by text message to {phone}: {how}, {} ms", began.elapsed().as_millis()));
-        Ok(Arc::new(device))
+        Ok(device)
+    }
+
+    /// A store of its own.
+    pub(super) async fn store(&self, folder: &Path) -> Result<Store, DemoError> {
+        let path = folder.join(format!("{}.db", self.name.to_lowercase().replace("'s ", "-")));
+        Store::open_with_key_beside(path).await.map_err(DemoError::call(format!("{} opens its store", self.name)))
+    }
+
+    /// What it says of itself.
+    pub(super) fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: self.name.to_owned(),
+            platform: self.platform,
+            fingerprint: None,
+            model: None,
+            os_version: None,
+            app_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            push: None,
+        }
+    }
+
+    /// How its application is set up.
+    pub(super) fn options(&self, server: &Server) -> Options {
+        Options { send_timeout: SEND_TIMEOUT, ..Options::new(&server.url) }
+    }
+
+    /// The signed-in device, with somebody who writes down what it is told.
+    pub(super) fn device(&self, client: Client) -> Arc<Device> {
+        let (told, seen) = watch::channel(Seen::default());
+        let listener = tokio::spawn(write_down(client.events(), told));
+        Arc::new(Device { name: self.name, owner: self.owner, client, seen, listener })
     }
 }
 

@@ -12,7 +12,7 @@ use super::{DemoError, within};
 
 /// Alice and Bob; her laptop follows.
 pub(super) async fn direct(story: &mut Story, world: &mut World) -> Result<(), DemoError> {
-    story.scene("Alice and Bob talk (Olm: one ciphertext for each device)");
+    story.scene("Alice and Bob talk (Olm: one ciphertext for each device, the linked laptop among them)");
     let (phone, laptop, bob) = (Arc::clone(&world.phone), Arc::clone(&world.laptop), Arc::clone(&world.bob));
     let room = phone.client.direct(bob.client.user_id()).await.map_err(DemoError::call("Alice finds Bob"))?;
     let devices = vec![Arc::clone(&phone), Arc::clone(&laptop), Arc::clone(&bob)];

@@ -11,7 +11,7 @@ use super::device::{Device, NewDevice};
 use super::error::expect;
 use super::server::Server;
 use super::story::Story;
-use super::{DemoError, within};
+use super::{DemoError, link, within};
 
 /// The name of the devices' folder in the temporary one.
 pub(super) const DEVICES: &str = "devices";
@@ -68,14 +68,14 @@ pub(super) struct World {
 impl World {
     /// Signs everybody in and connects all devices.
     pub(super) async fn begin(story: &mut Story, server: Server, folder: &Path) -> Result<Self, DemoError> {
-        story.scene("Three people sign in, one of them on two devices");
+        story.scene("Three people sign in, one of them on two devices (the second by a QR code)");
         let folder = folder.join(DEVICES);
         std::fs::create_dir(&folder).map_err(|error| DemoError::files("cannot make the devices' folder", error))?;
         let new = |name, owner, phone, platform| NewDevice { name, owner, phone, platform };
         let phone = new("Alice's phone", "Alice", "+15550000001", Platform::Ios);
         let phone = phone.sign_in(story, &server, &folder, Purpose::Registration).await?;
         let laptop = new("Alice's laptop", "Alice", "+15550000001", Platform::Desktop);
-        let laptop = laptop.sign_in(story, &server, &folder, Purpose::Login).await?;
+        let laptop = link::link(laptop, &phone, story, &server, &folder).await?;
         let bob = new("Bob's phone", "Bob", "+15550000002", Platform::Android);
         let bob = bob.sign_in(story, &server, &folder, Purpose::Registration).await?;
         let carol = new("Carol's phone", "Carol", "+15550000003", Platform::Ios);

@@ -38,15 +38,23 @@ impl TrustedProxies {
     }
 }
 
+impl ClientAddress {
+    /// Of a request.
+    #[must_use]
+    pub fn of(request: &HttpRequest) -> Self {
+        // Without a peer (in-process tests) everybody is one and the same.
+        let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+        let proxies = request.app_data::<web::Data<TrustedProxies>>();
+        Self(proxies.map_or(peer, |proxies| proxies.client(peer, request.headers())))
+    }
+}
+
 impl FromRequest for ClientAddress {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
-        // Without a peer (in-process tests) everybody is one and the same.
-        let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-        let proxies = request.app_data::<web::Data<TrustedProxies>>();
-        ready(Ok(Self(proxies.map_or(peer, |proxies| proxies.client(peer, request.headers())))))
+        ready(Ok(Self::of(request)))
     }
 }
 

@@ -17,6 +17,7 @@ use super::address::ClientAddress;
 use super::body::Body;
 use crate::error::ApiError;
 use crate::identity::Identity;
+use crate::identity::history::Tried;
 use crate::identity::session::unauthenticated;
 
 pub use crate::identity::session::Caller;
@@ -31,10 +32,11 @@ impl FromRequest for Caller {
         }
         let identity = request.app_data::<Data<Identity>>().cloned();
         let token = bearer(request).map(str::to_owned);
+        let address = ClientAddress::of(request);
         Box::pin(async move {
             let identity = identity.ok_or_else(|| Problem::new(ErrorCode::Internal, "identity is not wired"))?;
             let token = token.ok_or_else(unauthenticated)?;
-            identity.authenticate(&token, Timestamp::now()).await
+            identity.authenticate_from(&token, Some(address.0), Timestamp::now()).await
         })
     }
 }
@@ -67,10 +69,14 @@ pub async fn start_verification(
 pub async fn register(
     identity: Data<Identity>,
     address: ClientAddress,
+    request: HttpRequest,
     body: Body<RegisterRequest, { limits::MAX_BODY_LARGE }>,
 ) -> Result<HttpResponse, ApiError> {
-    let tokens = identity.register(body.0, address.0, Timestamp::now()).await?;
-    Ok(HttpResponse::Created().json(tokens))
+    let (now, verification_id) = (Timestamp::now(), body.0.verification_id);
+    let tried = Tried { verification_id, method: "registration", address: address.0, agent: agent(&request) };
+    let answer = identity.register(body.0, address.0, now).await;
+    note(&identity, tried, &answer, now);
+    Ok(HttpResponse::Created().json(answer?))
 }
 
 /// Signs a device in: a new one, or a known one that proves its identity.
@@ -79,9 +85,29 @@ pub async fn register(
 pub async fn login(
     identity: Data<Identity>,
     address: ClientAddress,
+    request: HttpRequest,
     body: Body<LoginRequest, { limits::MAX_BODY_LARGE }>,
 ) -> Result<Json<Tokens>, ApiError> {
-    Ok(Json(identity.login(body.0, address.0, Timestamp::now()).await?))
+    let (now, verification_id) = (Timestamp::now(), body.0.verification_id);
+    let method = match (&body.0.totp, &body.0.backup_code) {
+        (Some(_), _) => "code_totp",
+        (None, Some(_)) => "code_backup_code",
+        (None, None) => "code",
+    };
+    let tried = Tried { verification_id, method, address: address.0, agent: agent(&request) };
+    let answer = identity.login(body.0, address.0, now).await;
+    note(&identity, tried, &answer, now);
+    Ok(Json(answer?))
+}
+
+/// Notes a try in the history of the account that it was for.
+fn note(identity: &Identity, tried: Tried<'_>, answer: &Result<Tokens, ApiError>, now: Timestamp) {
+    identity.note_login(tried, answer.as_ref().map(|tokens| tokens.device_id).map_err(|error| &error.0), now);
+}
+
+/// What the program says that it is (RFC 9110, section 10.1.5).
+fn agent(request: &HttpRequest) -> Option<&str> {
+    request.headers().get(header::USER_AGENT)?.to_str().ok()
 }
 
 /// New tokens for a refresh token, which works once.
@@ -89,9 +115,10 @@ pub async fn login(
     responses((status = 200, description = "The next tokens of the family", body = Tokens)))]
 pub async fn refresh(
     identity: Data<Identity>,
+    address: ClientAddress,
     body: Body<RefreshRequest, { limits::MAX_BODY }>,
 ) -> Result<Json<Tokens>, ApiError> {
-    Ok(Json(identity.refresh(&body.0.refresh_token, Timestamp::now()).await?))
+    Ok(Json(identity.refresh_from(&body.0.refresh_token, Some(address.0), Timestamp::now()).await?))
 }
 
 /// Removes the calling device; its socket closes with 4503.

@@ -72,6 +72,14 @@ fn describe() {
     describe_histogram!("sotto_batch_size", Unit::Count, "Messages in a transaction of the journal");
     describe_histogram!("sotto_journal_seconds", Unit::Seconds, "Time of a transaction of the journal");
     describe_counter!("sotto_mailbox_refused_total", "Messages that a full mailbox refused; the sweep makes them good");
+    describe_counter!(
+        "sotto_overload_refused_total",
+        "Messages that were refused because more waited than are stored in about a second"
+    );
+    describe_counter!("sotto_sms_total", "Text messages by what became of them");
+    describe_gauge!("sotto_sms_gateway_down", "1: the gateway for text messages fails and is only tried now and then");
+    describe_counter!("sotto_logins_dropped_total", "Tries to sign in that the history had no room for");
+    describe_counter!("sotto_codes_refused_total", "Requests for codes that a limit refused, by the limit");
     describe_gauge!("sotto_mailbox_depth", "Messages that wait in mailboxes, by actor");
     describe_gauge!(
         "sotto_sweep_lag_seconds",

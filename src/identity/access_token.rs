@@ -216,6 +216,22 @@ mod tests {
         Binary::encode(value.to_string().as_bytes())
     }
 
+    /// RFC 7515, appendix A.1: the example of a JWS with HS256.
+    #[test]
+    fn the_signature_is_that_of_the_standard() {
+        let key = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+        let signed = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.\
+            eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        let signature = Binary::decode("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk").unwrap();
+        let hs256 = Hs256::new(Algorithm::HS256, &Binary::decode(key).unwrap()).unwrap();
+        assert_eq!(hs256.try_sign(signed.as_bytes()).unwrap(), signature);
+        hs256.verify(signed.as_bytes(), &signature).unwrap();
+        assert!(hs256.verify(signed.to_lowercase().as_bytes(), &signature).is_err());
+        for other in [Algorithm::HS384, Algorithm::HS512, Algorithm::RS256, Algorithm::EdDSA] {
+            assert!(Hs256::new(other, b"key").is_err(), "{other:?}");
+        }
+    }
+
     #[test]
     fn what_was_signed_is_read() {
         let keys = SecretKeys::random().unwrap();
@@ -241,7 +257,8 @@ mod tests {
     fn forged_and_foreign_tokens_are_refused() {
         let (keys, others) = (SecretKeys::random().unwrap(), SecretKeys::random().unwrap());
         let body = serde_json::to_value(claims()).unwrap();
-        let kid = keys.active().kid();
+        let active = keys.active();
+        let kid = active.kid();
         let header = json!({"alg": "HS256", "typ": "JWT", "kid": kid});
         assert!(verify(&keys, &forge(&keys, &header, &body), NOW).is_ok());
         assert_eq!(verify(&keys, &forge(&others, &header, &body), NOW), Err(TokenError::Forged));

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use ring::error::Unspecified;
 use ring::rand::{SecureRandom, SystemRandom};
-use ring::{error::Unspecified, hmac};
 use sotto_protocol::VerificationId;
 use zeroize::Zeroize;
 
@@ -49,7 +49,7 @@ impl Code {
     /// What is stored: HMAC-SHA256 under the server's key, salted with the verification's id.
     #[must_use]
     pub fn hash(&self, keys: &SecretKeys, verification_id: VerificationId) -> Vec<u8> {
-        hmac::sign(keys.code(), &salted(verification_id, &self.0)).as_ref().to_vec()
+        keys.hash_code(&salted(verification_id, &self.0)).as_ref().to_vec()
     }
 }
 

@@ -6,8 +6,8 @@
 
 use std::fmt;
 
+use ring::error::Unspecified;
 use ring::rand::{SecureRandom, SystemRandom};
-use ring::{error::Unspecified, hmac};
 use sotto_protocol::Binary;
 use zeroize::Zeroize;
 
@@ -48,6 +48,22 @@ impl RefreshToken {
         token
     }
 
+    /// The first token of the family that a device link brings: derived from the secret that only the new device has, so that
+    /// an answer that was lost can be given again, while the database alone gives none.
+    #[must_use]
+    pub fn of_link(keys: &SecretKeys, link_secret: &[u8]) -> Self {
+        Self::derived(keys, &[b"link", link_secret].concat())
+    }
+
+    fn derived(keys: &SecretKeys, message: &[u8]) -> Self {
+        let tag = keys.sign_refresh_token(message);
+        let mut token = [0; TOKEN_LEN];
+        for (byte, drawn) in token.iter_mut().zip(tag.as_ref()) {
+            *byte = *drawn;
+        }
+        Self(token)
+    }
+
     /// The token as it is given to its device.
     #[must_use]
     pub fn expose(&self) -> String {
@@ -57,18 +73,13 @@ impl RefreshToken {
     /// What is stored and looked up: HMAC-SHA256 under the server's key.
     #[must_use]
     pub fn hash(&self, keys: &SecretKeys) -> Vec<u8> {
-        hmac::sign(keys.refresh_token(), &[b"hash", self.0.as_slice()].concat()).as_ref().to_vec()
+        keys.sign_refresh_token(&[b"hash", self.0.as_slice()].concat()).as_ref().to_vec()
     }
 
     /// The one token that follows this one, whose row has `row_secret`.
     #[must_use]
     pub fn successor(&self, keys: &SecretKeys, row_secret: &[u8]) -> Self {
-        let tag = hmac::sign(keys.refresh_token(), &[b"next", self.0.as_slice(), row_secret].concat());
-        let mut token = [0; TOKEN_LEN];
-        for (byte, drawn) in token.iter_mut().zip(tag.as_ref()) {
-            *byte = *drawn;
-        }
-        Self(token)
+        Self::derived(keys, &[b"next", self.0.as_slice(), row_secret].concat())
     }
 }
 

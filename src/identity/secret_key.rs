@@ -1,25 +1,29 @@
 //! The server's own keys: one file, from which every key for a purpose is derived.
 //!
-//! The file is JSON: `{"keys":[{"kid":"…","secret":"…"}]}`. The first key is used for what is made now, all of them
-//! for what was made before, so a key rotates by putting a new one in front. Each purpose has its own key, derived
-//! with HKDF-SHA256 (RFC 5869): what leaks of one tells nothing about another.
+//! The file is JSON: `{"keys":[{"kid":"…","secret":"…","not_before":"…"?}]}`. The first key whose time has come is used for
+//! what is made now, all of them for what was made before, so a key rotates by putting a new one in front. Each purpose
+//! has its own key, derived with HKDF-SHA256 (RFC 5869): what leaks of one tells nothing about another.
+//!
+//! A running server reads the file again when it has become another: at a key's name that it does not know, and every two
+//! seconds beside that. So a key may be added under load, and what is made with it is opened everywhere.
+
+mod file;
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, hkdf, hmac};
-use serde::{Deserialize, Serialize};
-use sotto_protocol::Binary;
+use sotto_protocol::{Binary, Timestamp};
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use self::file::Stamp;
+
+pub use self::file::MOST_KEYS;
 
 /// Fewest bytes of a secret.
 const MIN_SECRET: usize = 32;
-/// Most bytes of the file; what is larger is not ours.
-const MAX_FILE: u64 = 64 * 1024;
 /// Length of a derived key.
 const KEY_LEN: usize = 32;
 /// Domain of all derivations.
@@ -54,22 +58,15 @@ pub enum SecretKeyError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// There is no room for another key.
+    #[error("the key file {path} holds {most} keys, which is the most; take out those that seal nothing any more", most = MOST_KEYS)]
+    TooMany {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,
-}
-
-#[derive(Serialize, Deserialize, ZeroizeOnDrop)]
-#[serde(deny_unknown_fields)]
-struct Stored {
-    keys: Vec<StoredKey>,
-}
-
-#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-#[serde(deny_unknown_fields)]
-struct StoredKey {
-    kid: String,
-    secret: String,
 }
 
 /// A key for one purpose, as bytes; wiped when dropped.
@@ -155,10 +152,46 @@ impl KeySet {
     }
 }
 
+/// The keys of the file as they were read last.
+struct Ring {
+    /// In the order of the file; never empty.
+    sets: Vec<(Arc<KeySet>, Option<Timestamp>)>,
+    active: Arc<KeySet>,
+    oldest: Arc<KeySet>,
+    /// Which file they are from.
+    stamp: Option<Stamp>,
+}
+
+impl Ring {
+    fn new(sets: Vec<(KeySet, Option<Timestamp>)>, stamp: Option<Stamp>, now: Timestamp) -> Result<Self, &'static str> {
+        let sets: Vec<_> = sets.into_iter().map(|(set, not_before)| (Arc::new(set), not_before)).collect();
+        let oldest = sets.last().map(|(set, _)| Arc::clone(set)).ok_or("there is no key in it")?;
+        let active = active(&sets, now).unwrap_or_else(|| Arc::clone(&oldest));
+        Ok(Self { sets, active, oldest, stamp })
+    }
+
+    fn read(path: &Path, now: Timestamp) -> Result<Self, SecretKeyError> {
+        let (stored, metadata) = file::read(path)?;
+        let ring = stored.sets().and_then(|sets| Self::new(sets, Some(Stamp::of(&metadata)), now));
+        ring.map_err(|reason| file::content(path, reason))
+    }
+
+    fn by_kid(&self, kid: &str) -> Option<Arc<KeySet>> {
+        self.sets.iter().find(|(set, _)| set.kid == kid).map(|(set, _)| Arc::clone(set))
+    }
+}
+
+/// The first key whose time has come.
+fn active(sets: &[(Arc<KeySet>, Option<Timestamp>)], now: Timestamp) -> Option<Arc<KeySet>> {
+    let found = sets.iter().find(|(_, not_before)| not_before.is_none_or(|moment| moment <= now));
+    found.map(|(set, _)| Arc::clone(set))
+}
+
 /// All keys of the file. `Debug` shows their names only.
 pub struct SecretKeys {
-    active: KeySet,
-    older: Vec<KeySet>,
+    /// None for keys that stand in no file.
+    path: Option<PathBuf>,
+    ring: RwLock<Ring>,
 }
 
 impl SecretKeys {
@@ -168,15 +201,22 @@ impl SecretKeys {
     /// # Errors
     /// When the file cannot be read or made, can be used by others, or is not a set of keys.
     pub fn open(path: &Path) -> Result<Self, SecretKeyError> {
-        match File::open(path) {
-            Ok(file) => Self::read(path, file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make(path)?;
-                let file = File::open(path).map_err(|source| file_error(path, "opened", source))?;
-                Self::read(path, file)
+        match Self::open_existing(path) {
+            Err(SecretKeyError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                file::make(path)?;
+                Self::open_existing(path)
             }
-            Err(source) => Err(file_error(path, "opened", source)),
+            outcome => outcome,
         }
+    }
+
+    /// Reads the file and makes none.
+    ///
+    /// # Errors
+    /// When the file is not there, cannot be read, can be used by others, or is not a set of keys.
+    pub fn open_existing(path: &Path) -> Result<Self, SecretKeyError> {
+        let ring = Ring::read(path, Timestamp::now())?;
+        Ok(Self { path: Some(path.to_owned()), ring: RwLock::new(ring) })
     }
 
     /// A set that stands in no file, for tests and for tools that never sign in.
@@ -184,170 +224,167 @@ impl SecretKeys {
     /// # Errors
     /// When the system gives no random bytes.
     pub fn random() -> Result<Self, SecretKeyError> {
-        let mut secret = draw::<MIN_SECRET>()?;
-        let active = KeySet::derive(kid()?, &secret).ok_or(SecretKeyError::Random);
+        let mut secret = file::draw::<MIN_SECRET>()?;
+        let set = KeySet::derive(file::kid()?, &secret).ok_or(SecretKeyError::Random);
         secret.zeroize();
-        Ok(Self { active: active?, older: Vec::new() })
+        let ring = Ring::new(vec![(set?, None)], None, Timestamp::now()).map_err(|_| SecretKeyError::Random)?;
+        Ok(Self { path: None, ring: RwLock::new(ring) })
     }
 
-    fn read(path: &Path, mut file: File) -> Result<Self, SecretKeyError> {
-        let metadata = file.metadata().map_err(|source| file_error(path, "examined", source))?;
-        let mode = metadata.mode() & 0o777;
-        let ours = fs::metadata("/proc/self").map_or(0, |own| own.uid());
-        if is_exposed(mode, metadata.uid(), ours) {
-            return Err(SecretKeyError::Exposed { path: path.to_owned(), mode });
-        }
-        let content = |reason| SecretKeyError::Content { path: path.to_owned(), reason };
-        if !metadata.is_file() || metadata.len() > MAX_FILE {
-            return Err(content("it is not a small regular file"));
-        }
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(|source| file_error(path, "read", source))?;
-        let stored = serde_json::from_str(&text).map_err(|_| content("it is not the JSON that the server writes"));
-        text.zeroize();
-        Self::from_stored(&stored?).map_err(content)
+    /// Puts a new key in front of the file's and reads it; gives its name. Until `not_before` it opens and does not seal.
+    ///
+    /// # Errors
+    /// When the file cannot be replaced, or holds [`MOST_KEYS`].
+    pub fn add(&self, not_before: Option<Timestamp>) -> Result<String, SecretKeyError> {
+        let Some(path) = &self.path else {
+            let source = io::Error::new(io::ErrorKind::Unsupported, "these keys stand in no file");
+            return Err(SecretKeyError::File { path: PathBuf::new(), what: "replaced", source });
+        };
+        let kid = file::add(path, not_before)?;
+        self.look();
+        Ok(kid)
     }
 
-    fn from_stored(stored: &Stored) -> Result<Self, &'static str> {
-        let mut sets = Vec::new();
-        for key in &stored.keys {
-            if key.kid.is_empty() || key.kid.len() > 64 || !key.kid.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err("a `kid` is not 1 to 64 visible ASCII characters");
-            }
-            if sets.iter().any(|set: &KeySet| set.kid == key.kid) {
-                return Err("two keys have the same `kid`");
-            }
-            let mut secret = Binary::decode(&key.secret).ok_or("a `secret` is not base64url")?;
-            let set = KeySet::derive(key.kid.clone(), &secret);
-            let length = secret.len();
-            secret.zeroize();
-            if length < MIN_SECRET {
-                return Err("a `secret` has fewer than 32 bytes");
-            }
-            sets.push(set.ok_or("a `secret` cannot be used")?);
+    /// Reads the file again if it is another than the one that was read, and looks whose time has come. A file that
+    /// cannot be used, or holds keys of another server, changes nothing: the keys of before stay.
+    pub fn look(&self) {
+        let Some(path) = &self.path else { return };
+        let now = Timestamp::now();
+        let stamp = Stamp::at(path).ok();
+        let is_known = stamp.is_none() || self.with(|ring| ring.stamp == stamp);
+        let is_current = |ring: &Ring| active(&ring.sets, now).is_none_or(|active| active.kid == ring.active.kid);
+        // Anybody can name a key that is not there: readers are held up only where something changes.
+        if is_known && self.with(is_current) {
+            return;
         }
-        let mut sets = sets.into_iter();
-        let active = sets.next().ok_or("there is no key in it")?;
-        Ok(Self { active, older: sets.collect() })
+        let read = if is_known { None } else { Some(Ring::read(path, now)) };
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        match read {
+            Some(Ok(fresh)) if fresh.oldest.fingerprint == ring.oldest.fingerprint => {
+                tracing::info!(keys = fresh.sets.len(), active = fresh.active.kid, "the secret keys were read again");
+                *ring = fresh;
+            }
+            Some(Ok(_)) => {
+                // Said once for each file.
+                ring.stamp = stamp;
+                tracing::error!("the secret key file holds another server's keys; they are not used");
+            }
+            Some(Err(error)) => {
+                ring.stamp = stamp;
+                tracing::error!(%error, "the secret key file was changed and cannot be used; the keys of before stay");
+            }
+            None => {
+                if let Some(active) = active(&ring.sets, now).filter(|active| active.kid != ring.active.kid) {
+                    tracing::info!(active = active.kid, "a secret key's time has come");
+                    ring.active = active;
+                }
+            }
+        }
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&Ring) -> T) -> T {
+        look(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The keys for what is made now.
     #[must_use]
-    pub fn active(&self) -> &KeySet {
-        &self.active
+    pub fn active(&self) -> Arc<KeySet> {
+        self.with(|ring| Arc::clone(&ring.active))
     }
 
-    /// The keys with this name.
+    /// The keys with this name; for a name that is not known the file is looked at again.
     #[must_use]
-    pub fn by_kid(&self, kid: &str) -> Option<&KeySet> {
-        self.all().find(|set| set.kid == kid)
+    pub fn by_kid(&self, kid: &str) -> Option<Arc<KeySet>> {
+        self.with(|ring| ring.by_kid(kid)).or_else(|| {
+            self.look();
+            self.with(|ring| ring.by_kid(kid))
+        })
     }
 
-    /// All keys, the active one first.
-    pub fn all(&self) -> impl Iterator<Item = &KeySet> {
-        std::iter::once(&self.active).chain(&self.older)
+    /// All keys in the order of the file: the newest first.
+    pub fn all(&self) -> impl DoubleEndedIterator<Item = Arc<KeySet>> + use<> {
+        let sets: Vec<_> = self.with(|ring| ring.sets.iter().map(|(set, _)| Arc::clone(set)).collect());
+        sets.into_iter()
     }
 
-    /// Hashes codes.
-    pub(super) fn code(&self) -> &hmac::Key {
-        &self.active.code
+    /// The newest key and the moment before which it does not seal, if that has not come yet.
+    #[must_use]
+    pub fn waiting(&self, now: Timestamp) -> Option<(Arc<KeySet>, Timestamp)> {
+        let newest = self.with(|ring| ring.sets.first().cloned());
+        newest.and_then(|(set, not_before)| Some((set, not_before.filter(|moment| *moment > now)?)))
     }
 
-    /// Whether the hash was made with any of the keys; codes of the last minutes may be from before a rotation.
+    /// The oldest key of the file, for what must not end by a rotation: refresh tokens and what is only counted.
+    /// Taking that key out of the file ends them.
+    fn oldest(&self) -> Arc<KeySet> {
+        self.with(|ring| Arc::clone(&ring.oldest))
+    }
+
+    /// Hashes a code.
+    pub(super) fn hash_code(&self, message: &[u8]) -> hmac::Tag {
+        hmac::sign(&self.active().code, message)
+    }
+
+    /// Whether the hash was made with any of the keys; codes of the last minutes may be from before a rotation, or from
+    /// a node that has seen a newer key.
     pub(super) fn verify_code(&self, message: &[u8], hash: &[u8]) -> bool {
+        self.look();
         self.all().fold(false, |found, set| hmac::verify(&set.code, message, hash).is_ok() | found)
     }
 
-    /// Hashes refresh tokens and derives their successors. Always the oldest key of the file: a rotation must not end
-    /// every session. Taking that key out of the file does.
-    pub(super) fn refresh_token(&self) -> &hmac::Key {
-        &self.older.last().unwrap_or(&self.active).refresh_token
+    /// Hashes refresh tokens and derives their successors, by the oldest key: a rotation must not end every session.
+    pub(super) fn sign_refresh_token(&self, message: &[u8]) -> hmac::Tag {
+        hmac::sign(&self.oldest().refresh_token, message)
     }
 
     /// Stands for a number or an address where things are only counted. Always of the oldest key, as refresh tokens.
     #[must_use]
     pub fn pseudonym(&self, text: &str) -> Vec<u8> {
-        let tag = hmac::sign(self.refresh_token(), &[b"name", text.as_bytes()].concat());
-        tag.as_ref().to_vec()
+        self.sign_refresh_token(&[b"name", text.as_bytes()].concat()).as_ref().to_vec()
     }
 
     /// Names the set in the database, so that a node with another set is refused. Tells nothing about the keys. Only
-    /// the oldest key counts, so that nodes may restart one by one when a new key was put in front.
+    /// the oldest key counts, so that it stays the same when a new key is put in front.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let oldest = self.older.last().unwrap_or(&self.active);
-        Binary::encode(digest::digest(&digest::SHA256, &oldest.fingerprint).as_ref())
+        Binary::encode(digest::digest(&digest::SHA256, &self.oldest().fingerprint).as_ref())
     }
 }
 
 impl fmt::Debug for SecretKeys {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_list().entries(self.all().map(KeySet::kid)).finish()
+        formatter.debug_list().entries(self.all().map(|set| set.kid.clone())).finish()
     }
-}
-
-/// Writes a new file beside the place and links it there: it appears whole or not at all, and never over another.
-fn make(path: &Path) -> Result<(), SecretKeyError> {
-    let folder = match path.parent() {
-        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
-        Some(folder) => folder,
-        None => return Err(SecretKeyError::Content { path: path.to_owned(), reason: "it is a folder" }),
-    };
-    fs::create_dir_all(folder).map_err(|source| file_error(folder, "made", source))?;
-    let mut secret = draw::<MIN_SECRET>()?;
-    let stored = Stored { keys: vec![StoredKey { kid: kid()?, secret: Binary::encode(&secret) }] };
-    secret.zeroize();
-    let text = serde_json::to_string(&stored);
-    let mut text = text.map_err(|error| file_error(path, "written", error.into()))?;
-    let draft = path.with_extension(format!("{}.new", kid()?));
-    let written = write(&draft, text.as_bytes());
-    text.zeroize();
-    let linked = written.and_then(|()| fs::hard_link(&draft, path));
-    // Whatever happened, the draft has served.
-    let _ = fs::remove_file(&draft);
-    match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(file_error(path, "made", error)),
-        _ => File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| file_error(path, "kept", error)),
-    }
-}
-
-/// Whether others than this process may use a file. Orchestrators hand secrets out as files of root that a group may
-/// read: to a process that is not root, its own group is nobody else.
-const fn is_exposed(mode: u32, owner: u32, ours: u32) -> bool {
-    let forbidden = if owner == 0 && ours != 0 { 0o037 } else { 0o077 };
-    mode & forbidden != 0
-}
-
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text)?;
-    file.write_all(b"\n")?;
-    file.sync_all()
-}
-
-fn draw<const N: usize>() -> Result<[u8; N], SecretKeyError> {
-    let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| SecretKeyError::Random)?;
-    Ok(bytes)
-}
-
-fn kid() -> Result<String, SecretKeyError> {
-    Ok(Binary::encode(&draw::<9>()?))
-}
-
-fn file_error(path: &Path, what: &'static str, source: io::Error) -> SecretKeyError {
-    SecretKeyError::File { path: path.to_owned(), what, source }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::file::{Stored, StoredKey};
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_795_253_400_000);
 
     fn place() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep").join("secret.key");
         (folder, path)
+    }
+
+    fn ring(keys: &[(&str, Option<Timestamp>)]) -> Ring {
+        let keys = keys.iter().map(|(name, not_before)| StoredKey {
+            kid: (*name).to_owned(),
+            secret: Binary::encode(&name.as_bytes().repeat(32)),
+            not_before: *not_before,
+        });
+        Ring::new(Stored { keys: keys.collect() }.sets().unwrap(), None, NOW).unwrap()
+    }
+
+    fn keys(names: &[&str]) -> SecretKeys {
+        let names: Vec<_> = names.iter().map(|name| (*name, None)).collect();
+        SecretKeys { path: None, ring: RwLock::new(ring(&names)) }
     }
 
     #[test]
@@ -387,22 +424,6 @@ mod tests {
     }
 
     #[test]
-    fn a_group_may_read_what_belongs_to_root_alone() {
-        const ROOT: u32 = 0;
-        for (mode, owner, ours, expected) in [
-            (0o440, ROOT, 65532, false),
-            (0o640, ROOT, 65532, false),
-            (0o644, ROOT, 65532, true),
-            (0o660, ROOT, 65532, true),
-            (0o640, ROOT, ROOT, true),
-            (0o640, 65532, 65532, true),
-            (0o600, 65532, 65532, false),
-        ] {
-            assert_eq!(is_exposed(mode, owner, ours), expected, "{mode:o} of {owner} for {ours}");
-        }
-    }
-
-    #[test]
     fn a_broken_file_is_refused_and_not_repeated() {
         let (_folder, path) = place();
         SecretKeys::open(&path).unwrap();
@@ -425,20 +446,64 @@ mod tests {
 
     #[test]
     fn each_purpose_has_its_own_key_and_a_new_key_goes_in_front() {
-        let set = |names: &[&str]| {
-            let keys = names
-                .iter()
-                .map(|name| StoredKey { kid: (*name).to_owned(), secret: Binary::encode(&name.as_bytes().repeat(32)) });
-            SecretKeys::from_stored(&Stored { keys: keys.collect() }).unwrap()
-        };
-        let (old, new) = (set(&["a"]), set(&["b", "a"]));
+        let (old, new) = (keys(&["a"]), keys(&["b", "a"]));
         assert_ne!(old.active().access_token().expose(), old.active().encryption().expose());
         assert_eq!(new.active().kid(), "b");
         assert_eq!(new.by_kid("a").unwrap().encryption().expose(), old.active().encryption().expose());
         assert!(new.by_kid("c").is_none());
         assert_eq!(old.fingerprint(), new.fingerprint());
-        let sign = |keys: &SecretKeys| hmac::sign(keys.refresh_token(), b"x").as_ref().to_vec();
+        let sign = |keys: &SecretKeys| keys.sign_refresh_token(b"x").as_ref().to_vec();
         assert_eq!(sign(&old), sign(&new));
         assert_eq!(format!("{new:?}"), r#"["b", "a"]"#);
+    }
+
+    #[test]
+    fn a_key_whose_time_has_not_come_opens_and_does_not_seal() {
+        let soon = NOW.plus(Duration::from_secs(60));
+        let ring = ring(&[("c", Some(soon)), ("b", None), ("a", None)]);
+        assert_eq!(ring.active.kid(), "b");
+        assert!(ring.by_kid("c").is_some());
+        assert_eq!(active(&ring.sets, soon).unwrap().kid(), "c");
+        let keys = SecretKeys { path: None, ring: RwLock::new(ring) };
+        let (newest, from) = keys.waiting(NOW).unwrap();
+        assert_eq!((newest.kid(), from), ("c", soon));
+        assert!(keys.waiting(soon).is_none());
+    }
+
+    #[test]
+    fn a_key_that_was_added_elsewhere_is_found_by_its_name() {
+        let (_folder, path) = place();
+        let (node, command) = (SecretKeys::open(&path).unwrap(), SecretKeys::open(&path).unwrap());
+        let before = node.active().kid().to_owned();
+        let kid = command.add(None).unwrap();
+        assert_eq!(command.active().kid(), kid);
+        assert_eq!(node.active().kid(), before, "nobody has told it yet");
+        assert!(node.by_kid(&kid).is_some());
+        assert_eq!(node.active().kid(), kid, "and from now on it seals with it");
+        assert!(node.by_kid(&before).is_some());
+        assert_eq!(node.fingerprint(), SecretKeys::open(&path).unwrap().fingerprint());
+    }
+
+    #[test]
+    fn keys_of_before_stay_when_the_file_cannot_be_used() {
+        let (_folder, path) = place();
+        let node = SecretKeys::open(&path).unwrap();
+        let before = node.active().kid().to_owned();
+        let good = fs::read_to_string(&path).unwrap();
+        fs::write(&path, "{").unwrap();
+        node.look();
+        assert_eq!(node.active().kid(), before);
+        // Another server's file.
+        fs::remove_file(&path).unwrap();
+        SecretKeys::open(&path).unwrap();
+        node.look();
+        assert_eq!(node.active().kid(), before);
+        fs::remove_file(&path).unwrap();
+        node.look();
+        assert!(node.by_kid(&before).is_some());
+        fs::write(&path, good).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let kid = SecretKeys::open(&path).unwrap().add(None).unwrap();
+        assert!(node.by_kid(&kid).is_some());
     }
 }

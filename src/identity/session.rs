@@ -4,6 +4,7 @@
 //! heard of within two seconds ([`super::sweep`]), and after four the database is asked anyhow.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -113,6 +114,19 @@ impl Identity {
     /// `unauthenticated` when the token is not ours, forged, expired, or its family has ended; `unavailable` when the
     /// database does not answer.
     pub async fn authenticate(&self, bearer: &str, now: Timestamp) -> Result<Caller, ApiError> {
+        self.authenticate_from(bearer, None, now).await
+    }
+
+    /// The same, noting the address with the contact where addresses are kept.
+    ///
+    /// # Errors
+    /// As [`Identity::authenticate`].
+    pub async fn authenticate_from(
+        &self,
+        bearer: &str,
+        address: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Caller, ApiError> {
         let claims = access_token::verify(&self.keys, bearer, now).map_err(|_| unauthenticated())?;
         let known = match self.sessions.get(claims.sid, now) {
             Some(known) => known,
@@ -129,7 +143,8 @@ impl Identity {
         }
         if now.since(live.last_contact) >= CONTACT {
             self.sessions.note(claims.sid, |live| live.last_contact = now);
-            if let Err(error) = self.store.touch_device(live.device_id, now.minus(CONTACT), now).await {
+            let address = address.and_then(|address| self.kept_address(address));
+            if let Err(error) = self.store.touch_device(live.device_id, address, now.minus(CONTACT), now).await {
                 // The next contact will write it.
                 tracing::debug!(%error, "a contact was not noted");
             }
@@ -140,6 +155,11 @@ impl Identity {
             session_id: claims.sid,
             token_expires_at: claims.expires_at(),
         })
+    }
+
+    /// An address as it is kept in clear, if it is.
+    pub(super) fn kept_address(&self, address: IpAddr) -> Option<String> {
+        self.auth.keep_addresses.then(|| address.to_canonical().to_string())
     }
 
     /// Whether a family still stands, from the cache or the database; for sockets that live longer than a request.

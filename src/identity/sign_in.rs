@@ -10,7 +10,8 @@ use sotto_protocol::auth::{
     DeviceInfo, LoginRequest, Me, MeDevice, MeUser, Purpose, RegisterRequest, Tokens, Verification, VerificationRequest,
 };
 use sotto_protocol::keys::Keys;
-use sotto_protocol::problem::{ErrorCode, Problem};
+use sotto_protocol::problem::{ErrorCode, FieldError, Problem};
+use sotto_protocol::trail::Removal;
 use sotto_protocol::{DeviceId, Timestamp, UserId, VerificationId};
 use sotto_schema::rows::sign_in::{
     Allowance, Attempt, NewSession, NewVerification, Refresh, Refreshed, Refusal, SignedIn, SigningDevice,
@@ -23,8 +24,8 @@ use super::code::{self, Code};
 use super::phone::Phone;
 use super::refresh_token::{self, RefreshToken};
 use super::session::{Caller, unauthenticated};
-use super::sms::Text;
-use super::{Identity, device_proof, key_check, network};
+use super::sms::{SmsError, Text};
+use super::{Identity, device_proof, key_check, network, second_factor, spending};
 use crate::error::ApiError;
 
 /// Wrong codes that a verification takes.
@@ -56,10 +57,16 @@ impl Identity {
         now: Timestamp,
     ) -> Result<Verification, ApiError> {
         let phone = Phone::parse(&request.phone).ok_or_else(|| Problem::field("/phone", "not_e164"))?;
-        let slot = self
-            .sms
-            .reserve()
-            .map_err(|_| Problem::unavailable("too many text messages wait to be sent").retry_after(30_000))?;
+        if !self.spending.serves(&phone) {
+            return Err(Problem::field("/phone", "country_not_served").into());
+        }
+        let slot = self.sms.reserve().map_err(|error| match error {
+            SmsError::Down(wait) => {
+                let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                Problem::unavailable("text messages cannot be sent at present").retry_after(wait)
+            }
+            _ => Problem::unavailable("too many text messages wait to be sent").retry_after(30_000),
+        })?;
         let id = VerificationId::random();
         let code = Code::random(&self.random).map_err(|_| no_random())?;
         let new = NewVerification {
@@ -69,11 +76,15 @@ impl Identity {
             code_hash: code.hash(&self.keys, id),
             no_code: refresh_token::row_secret(&self.random).map_err(|_| no_random())?.to_vec(),
             expires_at: now.plus(self.auth.code_ttl.duration()),
+            asking: self.code_allowances(&phone, request.purpose, address),
+            sending: self.sending_allowances(&phone, request.purpose),
         };
         let expires_at = new.expires_at;
-        let allowances = self.code_allowances(&phone, request.purpose, address);
-        match self.store.start_verification(new, allowances, now).await? {
-            VerificationStarted::Limited(reached) => return Err(ApiError::limited(&reached)),
+        match self.store.start_verification(new, now).await? {
+            VerificationStarted::Limited(reached) => {
+                metrics::counter!("sotto_codes_refused_total", "limit" => reached.kind).increment(1);
+                return Err(ApiError::limited(&reached));
+            }
             VerificationStarted::Started { send: true } => {
                 let text = Text::with_code(phone, code, self.auth.code_ttl.duration());
                 slot.send(text).await.map_err(|error| {
@@ -93,19 +104,28 @@ impl Identity {
             return Vec::new();
         }
         let number = self.keys.pseudonym(phone.as_str());
+        let block = self.keys.pseudonym(spending::block(phone));
         let network = self.keys.pseudonym(&network::network(address).to_string());
         let purpose = self.keys.pseudonym(&format!("{} {}", purpose.as_str(), phone.as_str()));
         let mut allowances = vec![
             Allowance::new("code_number", number, limits.codes_per_number_per_hour, HOUR)
                 .and(limits.codes_per_number_per_day, DAY),
+            Allowance::new("code_block", block, limits.codes_per_block_per_hour, HOUR),
             Allowance::new("code_address", network, limits.codes_per_address_per_hour, HOUR),
-            Allowance::new("code_node", self.node.as_bytes(), limits.codes_per_node_per_hour, HOUR),
         ];
         let delay = self.auth.resend_delay.duration();
         if delay > Duration::ZERO {
             allowances.push(Allowance::new("code_resend", purpose, 1, delay));
         }
         allowances
+    }
+
+    fn sending_allowances(&self, phone: &Phone, purpose: Purpose) -> Vec<Allowance> {
+        if !self.limits.enabled {
+            return Vec::new();
+        }
+        let node = (self.node.as_str(), self.limits.codes_per_node_per_hour);
+        self.spending.allowances(phone, purpose, self.keys.pseudonym(spending::range(phone)), node)
     }
 
     /// Makes an account with its first device.
@@ -127,22 +147,29 @@ impl Identity {
             id: device_id,
             is_known: false,
             info: request.device,
+            address: self.kept_address(address),
             keys: request.keys,
             signed_prekey_expires_at: now.plus(SIGNED_PREKEY_LIFE),
         };
         let outcome = self.store.register(attempt, user_id, device, begun.session.clone()).await?;
-        self.signed_in(outcome, device_id, begun, now)
+        self.signed_in(outcome, "/code", device_id, begun, now)
     }
 
     /// Signs a device in: a known one that proves it, or a new one.
     ///
     /// # Errors
-    /// 422, 401 `code_rejected`, 429; 409 `conflict` for a known identity without proof or with other fixed keys; 409
-    /// `limit_reached` for a device too many.
+    /// 422, 401 `code_rejected`, 429; 401 `second_factor_required` behind the right code, which uses nothing up; 409
+    /// `conflict` for a known identity without proof or with other fixed keys; 409 `limit_reached` for a device too many.
     pub async fn login(&self, request: LoginRequest, address: IpAddr, now: Timestamp) -> Result<Tokens, ApiError> {
         check_shape(&request.device, &request.keys)?;
         let id = request.verification_id;
-        let attempt = self.check_code(id, Purpose::Login, &request.code, address, now).await?;
+        let mut attempt = self.check_code(id, Purpose::Login, &request.code, address, now).await?;
+        let factor = self.store.second_factor_of_phone(attempt.phone.clone()).await?;
+        if let Some(factor) = &factor {
+            attempt.second_factors = self.second_factor_allowances("second_factor", factor.user_id);
+        }
+        let field = second_factor::field_of(request.totp.as_deref());
+        let shown = self.shown(factor.as_ref(), request.totp.as_deref(), request.backup_code.as_deref(), now)?;
         let identity_key = request.keys.identity_key.clone().unwrap_or_default();
         let known = self.store.known_device(attempt.phone.clone(), identity_key.0.clone()).await?;
         let proof = request.device_proof.unwrap_or_default();
@@ -155,15 +182,16 @@ impl Identity {
             id: device_id,
             is_known: known.is_some(),
             info: request.device,
+            address: self.kept_address(address),
             keys: request.keys,
             signed_prekey_expires_at: now.plus(SIGNED_PREKEY_LIFE),
         };
-        let outcome = self.store.login(attempt, device, begun.session.clone()).await?;
-        self.signed_in(outcome, device_id, begun, now)
+        let outcome = self.store.login(attempt, shown, device, begun.session.clone()).await?;
+        self.signed_in(outcome, field, device_id, begun, now)
     }
 
     /// Compares the code; a wrong one is counted here. `Ok`: it is right, and not used up yet.
-    async fn check_code(
+    pub(super) async fn check_code(
         &self,
         id: VerificationId,
         purpose: Purpose,
@@ -179,6 +207,8 @@ impl Identity {
         let attempt = Attempt {
             verification_id: id,
             failures: self.failure_allowances(&row.phone, address),
+            second_factors: Vec::new(),
+            address: self.kept_address(address),
             phone: row.phone,
             most_tries: MOST_TRIES,
             now,
@@ -186,11 +216,21 @@ impl Identity {
         if code::matches(&self.keys, id, text, &row.code_hash) {
             return Ok(attempt);
         }
-        match self.store.wrong_code(attempt).await? {
-            SignedIn::Limited(reached) => Err(ApiError::limited(&reached)),
-            SignedIn::Rejected { attempts_left } => Err(rejected(attempts_left)),
-            SignedIn::Done { .. } | SignedIn::Refused(_) => Err(rejected(0)),
+        Err(second_factor::refusal(self.store.wrong_code(attempt).await?, "/code"))
+    }
+
+    /// What wrong second factors of an account count against. `kind` tells sign-in from changes by signed-in devices, so
+    /// that whoever tries to sign in cannot keep the owner from changing it.
+    pub(super) fn second_factor_allowances(&self, kind: &'static str, user_id: UserId) -> Vec<Allowance> {
+        let limits = &self.limits;
+        if !limits.enabled {
+            return Vec::new();
         }
+        let window = limits.failed_sign_in_window.duration();
+        vec![
+            Allowance::new(kind, user_id.as_bytes().as_slice(), limits.wrong_second_factors, window)
+                .and(limits.wrong_second_factors_per_day, DAY),
+        ]
     }
 
     fn failure_allowances(&self, phone: &str, address: IpAddr) -> Vec<Allowance> {
@@ -222,6 +262,7 @@ impl Identity {
     fn signed_in(
         &self,
         outcome: SignedIn,
+        field: &'static str,
         device_id: DeviceId,
         begun: Begun,
         now: Timestamp,
@@ -235,14 +276,12 @@ impl Identity {
                 let expires_at = begun.session.expires_at;
                 self.tokens(user_id, device_id, begun.family, 1, &begun.refresh, expires_at, now)
             }
-            SignedIn::Rejected { attempts_left } => Err(rejected(attempts_left)),
-            SignedIn::Limited(reached) => Err(ApiError::limited(&reached)),
-            SignedIn::Refused(refusal) => Err(refused(refusal)),
+            refused => Err(second_factor::refusal(refused, field)),
         }
     }
 
     #[allow(clippy::too_many_arguments, reason = "what tokens say")]
-    fn tokens(
+    pub(super) fn tokens(
         &self,
         user_id: UserId,
         device_id: DeviceId,
@@ -288,6 +327,14 @@ impl Identity {
     /// # Errors
     /// 401 for a token that is unknown, expired or used before: then its family has ended.
     pub async fn refresh(&self, text: &str, now: Timestamp) -> Result<Tokens, ApiError> {
+        self.refresh_from(text, None, now).await
+    }
+
+    /// The same, noting the address with the contact where addresses are kept.
+    ///
+    /// # Errors
+    /// As [`Identity::refresh`].
+    pub async fn refresh_from(&self, text: &str, address: Option<IpAddr>, now: Timestamp) -> Result<Tokens, ApiError> {
         let token = RefreshToken::parse(text).ok_or_else(unauthenticated)?;
         let hash = token.hash(&self.keys);
         let row = self.store.refresh_token(hash.clone()).await?.ok_or_else(unauthenticated)?;
@@ -303,7 +350,8 @@ impl Identity {
         };
         match self.store.refresh(refresh).await? {
             Refreshed::Done { generation, expires_at } => {
-                if let Err(error) = self.store.touch_device(row.device_id, now, now).await {
+                let address = address.and_then(|address| self.kept_address(address));
+                if let Err(error) = self.store.touch_device(row.device_id, address, now, now).await {
                     tracing::debug!(%error, "a contact was not noted");
                 }
                 self.tokens(row.user_id, row.device_id, row.session_id, generation, &next, expires_at, now)
@@ -322,16 +370,18 @@ impl Identity {
     /// # Errors
     /// The database failed.
     pub async fn logout(&self, caller: &Caller, now: Timestamp) -> Result<(), ApiError> {
-        self.remove_device(caller.user_id, caller.device_id, now).await.map(|_| ())
+        self.remove_device(caller, caller.device_id, now).await.map(|_| ())
     }
 
-    /// Removes a device of a user: its keys, marks and sessions go, its socket closes, everybody concerned is told.
+    /// Removes a device of the caller's account: its keys, marks and sessions go, its socket closes, everybody concerned is told.
     /// `false`: there was none.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn remove_device(&self, user_id: UserId, device_id: DeviceId, now: Timestamp) -> Result<bool, ApiError> {
-        let Some(removed) = self.store.remove_device(user_id, device_id, None, now).await? else {
+    pub async fn remove_device(&self, caller: &Caller, device_id: DeviceId, now: Timestamp) -> Result<bool, ApiError> {
+        let user_id = caller.user_id;
+        let reason = if device_id == caller.device_id { Removal::SignedOut } else { Removal::Revoked };
+        let Some(removed) = self.store.remove_device(user_id, device_id, reason, None, now).await? else {
             return Ok(false);
         };
         self.end_here(user_id, device_id, &removed.families, now);
@@ -357,7 +407,7 @@ impl Identity {
     }
 }
 
-fn check_shape(device: &DeviceInfo, keys: &Keys) -> Result<(), ApiError> {
+pub(super) fn check_shape(device: &DeviceInfo, keys: &Keys) -> Result<(), ApiError> {
     let mut errors = device.check("/device");
     if let Err(more) = key_check::complete("/keys", keys) {
         errors.extend(more);
@@ -365,12 +415,12 @@ fn check_shape(device: &DeviceInfo, keys: &Keys) -> Result<(), ApiError> {
     if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors).into()) }
 }
 
-fn rejected(attempts_left: i64) -> ApiError {
+pub(super) fn rejected(attempts_left: i64) -> ApiError {
     let detail = "the code is wrong, expired, used up, or for something else";
     Problem::new(ErrorCode::CodeRejected, detail).with("attempts_left", attempts_left).into()
 }
 
-fn refused(refusal: Refusal) -> ApiError {
+pub(super) fn refused(refusal: Refusal) -> ApiError {
     let (code, detail) = match refusal {
         Refusal::NumberInUse => (ErrorCode::Conflict, "this number has an account; sign in instead"),
         // The account was deleted while its code was on the way.
@@ -379,11 +429,17 @@ fn refused(refusal: Refusal) -> ApiError {
             (ErrorCode::Conflict, "a device with this identity key exists; a valid device_proof is needed to be it")
         }
         Refusal::KeysChanged => (ErrorCode::Conflict, "suite and signing_key of a device cannot be changed"),
+        Refusal::FingerprintInUse => {
+            let detail = "another device of the account has this fingerprint; remove it, or leave the fingerprint out";
+            let mut problem = Problem::new(ErrorCode::Conflict, detail);
+            problem.errors = vec![FieldError::at("/device/fingerprint", "in_use")];
+            return problem.into();
+        }
         Refusal::TooManyDevices => (ErrorCode::LimitReached, "the account has as many devices as it may; remove one"),
     };
     Problem::new(code, detail).into()
 }
 
-fn no_random() -> ApiError {
+pub(super) fn no_random() -> ApiError {
     Problem::unavailable("the system gives no random bytes").into()
 }

@@ -1,10 +1,12 @@
 //! Text messages with sign-in codes: a contract, then one file per carrier.
 //!
+//! *When the gateway fails:* a [`breaker`] stops calls to it for a while, and requests for codes with them.
 //! *When full:* a place in the carrier's queue is reserved before anything is stored; when there is none, the request
 //! for a code is answered `unavailable` and nothing has happened. `log` and `outbox` have no queue: they are done
 //! before the answer. What `twilio` does with the message after that, nobody waits for.
 //! *On death:* what still waits in the queue is lost with the process; the user asks for another code.
 
+pub mod breaker;
 mod log;
 mod outbox;
 mod twilio;
@@ -12,9 +14,10 @@ mod twilio;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc;
 
 use super::code::Code;
@@ -22,13 +25,17 @@ use super::phone::Phone;
 use crate::config::Config;
 use crate::config::sms::Sender;
 
+use self::twilio::Gate;
+
 pub use self::outbox::Outbox;
 pub use self::twilio::Twilio;
 
 /// Messages that may wait for the gateway.
 pub const QUEUE: usize = 1000;
 /// Messages that are on their way to the gateway at the same time.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
+/// The longest that a message waits so that its sending does not fall together with an answer.
+const DETACHED_BY: Duration = Duration::from_millis(500);
 
 /// Why no message can be sent.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +49,9 @@ pub enum SmsError {
     /// Too many messages wait for the gateway.
     #[error("the queue of text messages is full")]
     Full,
+    /// The gateway has failed often; it is not called for so long.
+    #[error("the gateway is down")]
+    Down(Duration),
     /// The gateway refused the message, or could not be reached after every try.
     #[error("the gateway: {0}")]
     Gateway(String),
@@ -53,6 +63,8 @@ pub struct Text {
     to: Phone,
     body: String,
     code: Code,
+    /// From when it is of no use any more.
+    until: Instant,
 }
 
 impl Text {
@@ -64,7 +76,7 @@ impl Text {
             "Your Sotto code is {}. It is valid for {minutes} minutes. Never tell it to anybody.",
             code.expose()
         );
-        Self { to, body, code }
+        Self { to, body, code, until: Instant::now() + ttl }
     }
 }
 
@@ -88,6 +100,7 @@ enum Carrier {
 #[derive(Clone, Debug)]
 struct Queue {
     sender: mpsc::Sender<Text>,
+    breaker: Gate,
     /// Messages that wait or are on their way.
     pending: Arc<AtomicUsize>,
 }
@@ -132,20 +145,24 @@ impl Sms {
     #[must_use]
     pub fn twilio(twilio: Twilio, queue: usize) -> Self {
         let (sender, receiver) = mpsc::channel::<Text>(queue.max(1));
-        let pending = Arc::new(AtomicUsize::new(0));
+        let (pending, breaker) = (Arc::new(AtomicUsize::new(0)), twilio.gate());
         tokio::spawn(deliver(twilio, receiver, Arc::clone(&pending)));
-        Self(Carrier::Queue(Queue { sender, pending }))
+        Self(Carrier::Queue(Queue { sender, breaker, pending }))
     }
 
     /// Reserves the place of one message.
     ///
     /// # Errors
-    /// [`SmsError::Full`] when too many wait.
+    /// [`SmsError::Full`] when too many wait, [`SmsError::Down`] while the gateway is not called.
     pub fn reserve(&self) -> Result<Slot, SmsError> {
         Ok(Slot(match &self.0 {
             Carrier::Log => Place::Log,
             Carrier::Outbox(outbox) => Place::Outbox(Arc::clone(outbox)),
             Carrier::Queue(queue) => {
+                if let Some(wait) = queue.breaker.pause() {
+                    metrics::counter!("sotto_sms_total", "outcome" => "down").increment(1);
+                    return Err(SmsError::Down(wait));
+                }
                 let permit = queue.sender.clone().try_reserve_owned().map_err(|_| {
                     metrics::counter!("sotto_sms_total", "outcome" => "full").increment(1);
                     SmsError::Full
@@ -198,12 +215,22 @@ impl Slot {
     }
 }
 
+/// A random wait before a message leaves. Without it the work of sending falls together with the answer to whoever asked,
+/// and the time of it tells whether there was a message, and so an account.
+fn detached() -> Duration {
+    let mut bytes = [0; 2];
+    // Without randomness it leaves at once, and no code can be drawn either.
+    let _ = SystemRandom::new().fill(&mut bytes);
+    DETACHED_BY.mul_f64(f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX))
+}
+
 async fn deliver(twilio: Twilio, receiver: mpsc::Receiver<Text>, pending: Arc<AtomicUsize>) {
     let (twilio, pending) = (&twilio, &pending);
     let texts =
         futures::stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|text| (text, receiver)) });
     texts
         .for_each_concurrent(AT_ONCE, |text| async move {
+            tokio::time::sleep(detached()).await;
             let outcome = match twilio.send(&text).await {
                 Ok(()) => "sent",
                 Err(error) => {
@@ -220,7 +247,6 @@ async fn deliver(twilio: Twilio, receiver: mpsc::Receiver<Text>, pending: Arc<At
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ring::rand::SystemRandom;
 
     pub(super) fn text() -> Text {
         let code = Code::random(&SystemRandom::new()).unwrap();

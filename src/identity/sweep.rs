@@ -1,10 +1,12 @@
-//! What must happen without being asked: ended families of other nodes, idle devices, rows that have ended.
+//! What must happen without being asked: ended families of other nodes, new secret keys, tries to sign in, idle devices,
+//! rows that have ended.
 
 use std::collections::HashSet;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use sotto_protocol::Timestamp;
+use sotto_protocol::trail::Removal;
 use sotto_schema::StoreError;
 use uuid::Uuid;
 
@@ -18,6 +20,9 @@ const SWEEP_EVERY: u32 = 30;
 const OVERLAP: Duration = Duration::from_secs(30);
 /// Idle devices that are removed in one sweep.
 const IDLE_AT_ONCE: i64 = 200;
+
+/// How long before its removal the other devices are told.
+const NOTICE: Duration = Duration::from_secs(7 * 86_400);
 
 /// The ends of families that were told here.
 pub(super) struct Heard {
@@ -40,8 +45,12 @@ impl Identity {
         loop {
             ticks.tick().await;
             let now = Timestamp::now();
+            self.keys.look();
             if let Err(error) = self.hear_ends(now).await {
                 tracing::warn!(%error, "the ends of sessions could not be read");
+            }
+            if let Err(error) = self.write_history().await {
+                tracing::warn!(%error, "tries to sign in could not be written");
             }
             if rounds.is_multiple_of(SWEEP_EVERY)
                 && let Err(error) = self.sweep(now).await
@@ -73,20 +82,33 @@ impl Identity {
         Ok(())
     }
 
-    /// Removes devices without contact, and codes, counts, families and tokens that have ended.
+    /// Removes devices without contact, tells of those that will be, removes codes, counts, families and tokens that have
+    /// ended, and old history, and makes room for new.
     ///
     /// # Errors
     /// The database failed.
     pub async fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
         self.sessions.forget_old(now);
         self.store.sweep_sign_in(now).await?;
-        let days = u64::from(self.auth.device_inactive_days);
-        let since = now.minus(Duration::from_secs(days * 86_400));
+        self.store.keep_logins(self.history_since(now), now).await?;
+        self.store.sweep_device_links(now).await?;
+        self.delete_accounts(now).await?;
+        let life = self.device_life();
+        let since = now.minus(life);
         for (user_id, device_id) in self.store.idle_devices(since, IDLE_AT_ONCE).await? {
-            if let Some(removed) = self.store.remove_device(user_id, device_id, Some(since), now).await? {
+            if let Some(removed) =
+                self.store.remove_device(user_id, device_id, Removal::Silent, Some(since), now).await?
+            {
                 tracing::info!(%user_id, %device_id, "a device without contact was removed");
                 self.end_here(user_id, device_id, &removed.families, now);
                 self.changes.devices_changed(user_id, &removed.told);
+            }
+        }
+        // Where devices live for a week at most, they are told of after a day of silence.
+        let since = now.minus(life.saturating_sub(NOTICE).max(Duration::from_secs(86_400)));
+        for (user_id, device_id) in self.store.expiring_devices(since, IDLE_AT_ONCE).await? {
+            if self.store.tell_device_expiring(user_id, device_id, since, life, now).await? {
+                self.changes.devices_changed(user_id, &[user_id]);
             }
         }
         Ok(())

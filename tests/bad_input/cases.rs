@@ -68,6 +68,14 @@ macro_rules! keys {
 
 const SIGN_IN: &[Member] = &[must("/verification_id", Id), must("/code", Word), must("/keys", Object)];
 
+/// Who proves himself anew.
+const AGAIN: &[Member] =
+    &[must("/verification_id", Id), must("/code", Word), may("/totp", Word), may("/backup_code", Word)];
+
+/// A device that wants to be linked, and what its QR code says.
+const LINK: &[Member] = &[must("/device", Object), must("/keys", Object)];
+const LINK_CODE: &[Member] = &[must("/challenge", Bytes), must("/identity_key", Bytes)];
+
 const MESSAGE: &[Member] = &[
     must("/message_id", Id),
     must("/conversation_id", Id),
@@ -118,6 +126,8 @@ pub fn cases(room: &Room) -> Vec<Case> {
     let case = |method: Method, route: &'static str| {
         let path = route
             .replace("{user_id}", &room.bob.user_id.to_string())
+            .replace("{device_id}", &room.message.to_string())
+            .replace("{link_id}", &room.message.to_string())
             .replace("{conversation_id}", &room.group.to_string())
             .replace("{message_id}", &room.message.to_string());
         let limit = 64 * 1024;
@@ -133,6 +143,11 @@ pub fn cases(room: &Room) -> Vec<Case> {
     let rejected = Some((401, "code_rejected"));
     let nowhere = Some((404, "not_found"));
     let users = json!({"user_ids": [Uuid::new_v4()]});
+    let again = json!({"verification_id": Uuid::new_v4(), "code": "000000", "totp": "1", "backup_code": "2"});
+    let link_code = json!({"challenge": "AAAA", "identity_key": "AAAA"});
+    let mut confirm = again.clone();
+    confirm["challenge"] = "AAAA".into();
+    confirm["identity_key"] = "AAAA".into();
     let change: &[Member] = &[must("/user_ids", List), element("/user_ids/0", Id)];
     vec![
         with(
@@ -166,6 +181,47 @@ pub fn cases(room: &Room) -> Vec<Case> {
         ),
         case(post.clone(), "/v1/auth/logout"),
         case(get.clone(), "/v1/auth/me"),
+        case(get.clone(), "/v1/auth/totp"),
+        case(post.clone(), "/v1/auth/totp"),
+        with(
+            case(post.clone(), "/v1/auth/totp/enable"),
+            json!({"totp": "000000"}),
+            &[&[must("/totp", Word)]],
+            Some((409, "conflict")),
+        ),
+        with(case(post.clone(), "/v1/auth/totp/disable"), again.clone(), &[AGAIN], rejected),
+        with(case(post.clone(), "/v1/auth/backup_codes"), again.clone(), &[AGAIN], rejected),
+        with(case(post.clone(), "/v1/auth/deletion"), again.clone(), &[AGAIN], rejected),
+        case(get.clone(), "/v1/auth/deletion"),
+        case(delete.clone(), "/v1/auth/deletion"),
+        case(get.clone(), "/v1/auth/export"),
+        asks(case(get.clone(), "/v1/auth/trail"), &[("limit", &["0", "201", "-1", "abc", "", "1.5"])]),
+        asks(case(get.clone(), "/v1/auth/logins"), &[("limit", &["0", "201", "-1", "abc", "", "1.5"])]),
+        large(with(
+            case(post.clone(), "/v1/auth/links"),
+            json!({"device": sign_in()["device"], "keys": sign_in()["keys"]}),
+            &[LINK, DEVICE, keys!("/keys", must)],
+            None,
+        )),
+        with(case(post.clone(), "/v1/auth/links/{link_id}/scan"), link_code.clone(), &[LINK_CODE], nowhere),
+        with(case(post.clone(), "/v1/auth/links/{link_id}/refuse"), link_code, &[LINK_CODE], nowhere),
+        with(case(post.clone(), "/v1/auth/links/{link_id}/confirm"), confirm, &[LINK_CODE, AGAIN], nowhere),
+        with(
+            case(post.clone(), "/v1/auth/links/{link_id}/tokens"),
+            json!({"link_secret": "AAAA", "challenge": "AAAA", "proof": "AAAA"}),
+            &[&[must("/link_secret", Bytes), must("/challenge", Bytes), must("/proof", Bytes)]],
+            nowhere,
+        ),
+        case(get.clone(), "/v1/devices"),
+        case(delete.clone(), "/v1/devices"),
+        case(delete.clone(), "/v1/devices/{device_id}"),
+        with(case(Method::PATCH, "/v1/devices/{device_id}"), json!({"name": "x"}), &[&[must("/name", Word)]], nowhere),
+        with(
+            case(post.clone(), "/v1/devices/{device_id}/verify"),
+            json!({"identity_key": "AAAA"}),
+            &[&[must("/identity_key", Bytes)]],
+            nowhere,
+        ),
         large(with(case(put.clone(), "/v1/keys"), room.alice_keys.clone(), &[keys!("", may)], None)),
         case(get.clone(), "/v1/keys/count"),
         asks(

@@ -36,7 +36,8 @@ const NOT_WRONG: &str = "nothing";
 /// Tokens that are wrong in one way each, most of them signed with the server's own key.
 fn wrong_tokens(room: &Room) -> Vec<(String, String)> {
     let keys = SecretKeys::open(&room.node.folder.path().join("secret.key")).unwrap();
-    let key = keys.active().access_token().expose();
+    let active = keys.active();
+    let key = active.access_token().expose();
     let token = &room.alice.tokens.access_token;
     let (header, claims) = (part(token, 0), part(token, 1));
     let with_header = |name: &str, value: Value| {
@@ -146,7 +147,9 @@ on_both! {
     async fn forged_and_expired_tokens_open_nothing(database) {
         let room = Room::open(database).await;
         let before = room.view().await;
-        for (what, token) in wrong_tokens(&room) {
+        let tokens = wrong_tokens(&room);
+        assert!(tokens.len() > 50, "{} tokens", tokens.len());
+        for (what, token) in tokens {
             if what == NOT_WRONG {
                 Rest::new(&room.node.url).unwrap().with_token(token).me().await.expect("the forger's tools are right");
                 continue;

@@ -1,6 +1,7 @@
 //! Frames that are right, and what becomes of those that are not (protocol, section 3).
 
 use super::Reader;
+use crate::delivery_append::{assert_gapless, group, log};
 use crate::support::node::TestNode;
 use crate::support::on_both;
 use crate::support::people::{Device, register, shared};
@@ -213,5 +214,27 @@ on_both! {
         let id = socket.request("hello", &hello).await.unwrap();
         let frame = socket.next_frame_within(PATIENCE).await.unwrap();
         assert_eq!((frame.t.as_str(), frame.re), ("welcome", Some(id)));
+    }
+    /// Nothing is written to such a client, and the server must read on all the same.
+    async fn messages_without_an_id_are_read_however_many_come(database) {
+        let node = TestNode::start(database).await;
+        let (alice, bob) = (register(&node, "alice").await, register(&node, "bob").await);
+        let conversation = group(&alice, &[&bob]).await;
+        let mut socket = live(&alice).await;
+        let count = 3 * limits::MAX_UNANSWERED;
+        for number in 0..count {
+            socket.send("send_message", &shared(conversation, &number.to_string())).await.unwrap();
+        }
+        let id = socket.request("ping", &serde_json::json!({})).await.unwrap();
+        while socket.next_frame_within(PATIENCE).await.unwrap().re != Some(id) {}
+        for _ in 0..100 {
+            if log(&alice.rest, conversation).await.len() >= count {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let stored = log(&alice.rest, conversation).await;
+        assert_gapless(&stored);
+        assert!(stored.len() >= count, "{} of {count}", stored.len());
     }
 }

@@ -116,7 +116,7 @@ pub const CASES: &[Case] = &[
         promise: Some(Promise::Lost),
         world: World::Two,
         fault: Fault::SlowCommits,
-        users: (24, 2),
+        users: (48, 2),
         rate: 60.0,
         mix: steady,
     },

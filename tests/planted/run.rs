@@ -20,7 +20,7 @@ pub struct Outcome {
 /// Runs a case with this bug.
 pub async fn run(case: &Case, bug: &str, seed: u64) -> Outcome {
     let begun = Instant::now();
-    let mut nodes = nodes(case.world, bug).await;
+    let mut nodes = nodes(case, bug).await;
     let accounts = accounts(&nodes[0], case.users);
     let mut plan = Plan::new(nodes.iter().map(|node| node.url.clone()).collect(), accounts, seed);
     (plan.rate, plan.mix) = (case.rate, (case.mix)());
@@ -31,11 +31,16 @@ pub async fn run(case: &Case, bug: &str, seed: u64) -> Outcome {
     Outcome { report, took: begun.elapsed() }
 }
 
-async fn nodes(world: World, bug: &str) -> Vec<TestNode> {
-    let kind = if world == World::Sqlite { Kind::Sqlite } else { Kind::Postgres };
-    let settings = [("SOTTO_LIMITS__ENABLED", "false"), ("SOTTO_AUTH__ACCESS_TTL", "86400"), ("PLANTED_BUG", bug)];
+async fn nodes(case: &Case, bug: &str) -> Vec<TestNode> {
+    let kind = if case.world == World::Sqlite { Kind::Sqlite } else { Kind::Postgres };
+    let mut settings =
+        vec![("SOTTO_LIMITS__ENABLED", "false"), ("SOTTO_AUTH__ACCESS_TTL", "86400"), ("PLANTED_BUG", bug)];
+    if case.fault == Fault::SlowCommits {
+        // While one of a node's commits sleeps, others overtake it, however few cores there are.
+        settings.push(("SOTTO_STORE__JOURNAL_CONNECTIONS", "4"));
+    }
     let mut nodes = vec![TestNode::with(kind, &settings).await];
-    if world == World::Two {
+    if case.world == World::Two {
         nodes.push(nodes[0].sibling().await);
     }
     for node in &mut nodes {
@@ -66,7 +71,7 @@ async fn prepare(fault: Fault, node: &TestNode) {
     let text = match fault {
         Fault::SlowCommits => {
             "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-               IF random() < 0.12 THEN PERFORM pg_sleep(1.4); END IF; RETURN NULL; END $$; \
+               IF random() < 0.3 THEN PERFORM pg_sleep(1.4); END IF; RETURN NULL; END $$; \
              CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON wakes DEFERRABLE INITIALLY DEFERRED \
                FOR EACH ROW EXECUTE FUNCTION hold()"
         }

@@ -24,7 +24,7 @@ const MAX_SENDERS: usize = 1024;
 pub struct ClusterKeys(Vec<[u8; 32]>);
 
 impl ClusterKeys {
-    /// From the secret key file, the active key first.
+    /// From the secret key file; the first one must be known to every node.
     #[must_use]
     pub const fn new(keys: Vec<[u8; 32]>) -> Self {
         Self(keys)

@@ -1,5 +1,6 @@
 //! What a conversation is told, and by whom.
 
+use crate::pressure::Permit;
 use crate::rate_limit::Decision;
 use crate::reply::Reply;
 use actix::Message;
@@ -19,6 +20,8 @@ pub struct Send {
     pub message: OutgoingMessage,
     /// The sender is over his limit: refuse with this time to wait, unless it is a repeat.
     pub limited: Option<Decision>,
+    /// Its place among those that wait.
+    pub permit: Permit,
     /// Where the answer goes.
     pub reply: Reply,
 }

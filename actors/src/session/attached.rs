@@ -83,8 +83,14 @@ pub(super) struct Attached {
     pub(super) out: Vec<Bytes>,
     /// Size of what is kept ahead of reads.
     pub(super) ahead_bytes: usize,
+    /// Messages that the next read asks for at most.
+    pub(super) read_size: usize,
 }
 
+/// Messages of a first read, whose size nobody knows.
+pub(super) const READ_AT_ONCE: usize = 64;
+/// Bytes that every later one should bring, about.
+const READ_BYTES: usize = 256 * 1024;
 /// Most bytes of messages that a connection keeps ahead of a read …
 const AHEAD_BYTES: usize = 64 * 1024;
 /// … and most messages of one conversation.
@@ -385,6 +391,13 @@ pub(super) fn take_account(device: &mut Attached, events: Vec<(i64, Option<Event
     if all {
         device.account_sent = device.account_sent.max(up_to);
     }
+}
+
+/// How many messages the next read may ask for, by the size of those that the last one brought.
+pub(super) fn next_read_size(rows: &[MessageRow]) -> usize {
+    let bytes: usize = rows.iter().map(size_of_row).sum();
+    let each = bytes.checked_div(rows.len()).unwrap_or_default();
+    READ_BYTES.checked_div(each).map_or(READ_AT_ONCE, |fitting| fitting.max(1))
 }
 
 /// What a message takes, about.

@@ -1,6 +1,8 @@
 //! What a session is told, and by whom.
 
+use super::Session;
 use crate::device::Device;
+use crate::mailbox::{Refused, tell};
 use actix::{Addr, Message};
 use bytes::Bytes;
 use sotto_protocol::event::KeysLow;
@@ -8,8 +10,12 @@ use sotto_protocol::frame::Activity;
 use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, UserId};
 use sotto_schema::rows::MessageRow;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
+
+/// Before a full mailbox is told again.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// A committed message on its way to the members of its conversation.
 #[derive(Debug)]
@@ -78,6 +84,19 @@ pub struct Attach {
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Detach(pub SessionId);
+
+impl Detach {
+    /// Tells the session, however long its mailbox is full.
+    pub(crate) fn insist(self, session: Addr<Session>) {
+        if tell(&session, self) == Err(Refused::Full) {
+            actix_rt::spawn(async move {
+                while tell(&session, self) == Err(Refused::Full) {
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+            });
+        }
+    }
+}
 
 /// A device has stored everything up to `n` of a connection.
 #[derive(Debug, Clone, Copy, Message)]

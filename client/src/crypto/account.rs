@@ -4,8 +4,9 @@ use crate::error::{Error, Result};
 use crate::store::Tx;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use sotto_protocol::device_link::proof_text;
 use sotto_protocol::keys::{Keys, OneTimeKey, SignedKey, Suite};
-use sotto_protocol::{Binary, Timestamp, VerificationId, limits};
+use sotto_protocol::{Binary, LinkId, Timestamp, VerificationId, limits};
 use vodozemac::KeyId;
 use vodozemac::olm::{Account, AccountPickle};
 
@@ -86,6 +87,15 @@ pub(crate) fn device_proof(tx: &mut Tx<'_>, verification: VerificationId) -> Res
 pub(crate) fn sign_proof(account: &Account, verification: VerificationId) -> Binary {
     let text = format!("{}{verification}", limits::DEVICE_PROOF_PREFIX);
     account.sign(text.as_bytes()).to_bytes().to_vec().into()
+}
+
+/// Proves that these are the keys of the device that shows a link's QR code.
+pub(crate) fn link_proof(tx: &mut Tx<'_>, link: LinkId, challenge: &Binary) -> Result<Binary> {
+    Ok(sign_link_proof(&load(tx)?, link, challenge))
+}
+
+pub(crate) fn sign_link_proof(account: &Account, link: LinkId, challenge: &Binary) -> Binary {
+    account.sign(proof_text(link, challenge.as_ref()).as_bytes()).to_bytes().to_vec().into()
 }
 
 fn unpublished_keys(account: &Account) -> Result<Keys> {

@@ -1,79 +1,145 @@
-//! The batch on PostgreSQL: each step of rule D11 its own statement, each statement a whole array.
+//! The batch on PostgreSQL: each step of rule D11 its own statement, each statement a whole array, two round trips in all.
 //!
-//! One statement for lock, check and number would check against a snapshot older than its lock.
+//! One statement for lock, check and number would check against a snapshot older than its lock. So the steps stand in two
+//! functions (`migrations/postgres/…_journal`), whose statements have a snapshot each: `journal_look` locks and reads,
+//! [`append`] decides here, as on SQLite, and `journal_keep` writes. BEGIN travels with the first, COMMIT with the second.
+//!
+//! A message that is alone in its batch, as most are while the server has little to do, is first tried in one statement,
+//! [`LONE`], which writes where there is nothing to decide and else nothing.
 
 use crate::StoreError;
-use crate::append::{self, Batch, Head, Known, Mark, MarkPlan, Outcome, Patience, Plan};
+use crate::append::{self, Append, Appended, Batch, Head, Known, Mark, MarkPlan, Outcome, Patience, Plan, Wake};
 use crate::postgres::{Connection, sql};
 use crate::types::{Moment, Uuid, Word};
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, BigInt, Binary, Nullable};
-use diesel_async::{AsyncConnection, RunQueryDsl};
+use diesel::result::{DatabaseErrorKind, Error as DieselError, OptionalExtension};
+use diesel::sql_types::{Array, BigInt, Binary, Bool, Nullable, SmallInt};
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 use sotto_protocol::{ConversationId, DeviceId, MessageId, Timestamp, UserId};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+const LOOK: &str = "SELECT * FROM journal_look($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+
+const KEEP: &str = "SELECT journal_keep($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, \
+    $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)";
+
+/// Stores one message if its conversation is free, its versions are those of the check, and its id is new. The number
+/// comes from the row as it was locked, whatever the snapshot; an id that was committed after the snapshot was taken is
+/// found by the unique key, and fails the statement. Where no row comes back, nothing was written.
+const LONE: &str = "WITH held AS MATERIALIZED ( \
+        SELECT h.last_seq FROM heads h WHERE h.conversation_id = $1 AND h.membership_version = $2 \
+        FOR NO KEY UPDATE SKIP LOCKED \
+    ), stored AS ( \
+        INSERT INTO messages (conversation_id, seq, message_id, sender_user, sender_device, kind, ciphertext, envelopes, \
+            reply_to, client_seq, expires_at, created_at, updated_at) \
+        SELECT $1, held.last_seq + 1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13 FROM held \
+        WHERE NOT EXISTS (SELECT 1 FROM messages m WHERE m.message_id = $4 AND m.conversation_id = $1) \
+          AND ($3 IS NULL OR $3 = (SELECT SUM(u.device_version) FROM memberships m JOIN users u ON u.id = m.user_id \
+            WHERE m.conversation_id = $1 AND m.to_seq IS NULL)) \
+        RETURNING seq \
+    ), moved AS ( \
+        UPDATE heads SET last_seq = stored.seq, updated_at = $13 FROM stored WHERE heads.conversation_id = $1 \
+    ), woken AS ( \
+        INSERT INTO wakes (xid, body, created_at, updated_at) \
+        SELECT pg_current_xact_id()::text::bigint, $14 || int8send(seq) || int8send(0), clock_timestamp(), clock_timestamp() \
+        FROM stored \
+    ) SELECT seq FROM stored";
 
 #[derive(QueryableByName)]
-struct HeadRow {
-    #[diesel(sql_type = Uuid)]
-    conversation_id: ConversationId,
-    #[diesel(sql_type = BigInt)]
-    last_seq: i64,
-    #[diesel(sql_type = BigInt)]
-    membership_version: i64,
-}
-
-#[derive(QueryableByName)]
-struct VersionRow {
-    #[diesel(sql_type = Uuid)]
-    conversation_id: ConversationId,
-    #[diesel(sql_type = BigInt)]
-    version: i64,
-}
-
-#[derive(QueryableByName)]
-struct KnownRow {
-    #[diesel(sql_type = Uuid)]
-    conversation_id: ConversationId,
-    #[diesel(sql_type = Uuid)]
-    message_id: MessageId,
+struct SeqRow {
     #[diesel(sql_type = BigInt)]
     seq: i64,
+}
+
+/// A row of `journal_look`; the migration says what each kind carries.
+#[derive(QueryableByName)]
+struct LookRow {
+    #[diesel(sql_type = SmallInt)]
+    what: i16,
     #[diesel(sql_type = Nullable<Uuid>)]
-    sender_user: Option<UserId>,
-    #[diesel(sql_type = Moment)]
-    created_at: Timestamp,
+    home: Option<ConversationId>,
+    #[diesel(sql_type = Nullable<Uuid>)]
+    name: Option<uuid::Uuid>,
+    #[diesel(sql_type = Nullable<Uuid>)]
+    other: Option<uuid::Uuid>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    a: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    b: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    c: Option<i64>,
+    #[diesel(sql_type = Nullable<Moment>)]
+    at: Option<Timestamp>,
 }
 
-#[derive(QueryableByName)]
-struct DeliveredRow {
-    #[diesel(sql_type = Uuid)]
-    conversation_id: ConversationId,
-    #[diesel(sql_type = Uuid)]
-    device_id: DeviceId,
-    #[diesel(sql_type = BigInt)]
-    delivered_up_to: i64,
-    #[diesel(sql_type = BigInt)]
-    delivered_version: i64,
-    #[diesel(sql_type = BigInt)]
-    receipts_seen: i64,
-    #[diesel(sql_type = Moment)]
-    delivered_at: Timestamp,
+/// What was locked and read.
+#[derive(Default)]
+struct Look {
+    transaction: i64,
+    heads: HashMap<ConversationId, Head>,
+    known: HashMap<(ConversationId, MessageId), Known>,
+    /// Versions of the receipts that are locked.
+    versions: HashMap<ConversationId, i64>,
+    delivered: HashMap<(ConversationId, DeviceId), Mark>,
+    reads: HashMap<(ConversationId, UserId), (DeviceId, Mark)>,
 }
 
-#[derive(QueryableByName)]
-struct ReadRow {
-    #[diesel(sql_type = Uuid)]
-    conversation_id: ConversationId,
-    #[diesel(sql_type = Uuid)]
-    user_id: UserId,
-    #[diesel(sql_type = BigInt)]
-    read_up_to: i64,
-    #[diesel(sql_type = BigInt)]
-    read_version: i64,
-    #[diesel(sql_type = Uuid)]
-    read_by: DeviceId,
-    #[diesel(sql_type = Moment)]
-    read_at: Timestamp,
+impl Look {
+    fn of(rows: Vec<LookRow>, batch: &Batch, patience: Patience) -> Self {
+        let mut look = Self::default();
+        for row in rows {
+            let (a, b, c) = (row.a.unwrap_or_default(), row.b.unwrap_or_default(), row.c.unwrap_or_default());
+            let at = row.at.unwrap_or_default();
+            let home = row.home.unwrap_or(ConversationId(uuid::Uuid::nil()));
+            let name = row.name.unwrap_or_default();
+            match row.what {
+                0 => look.transaction = a,
+                1 => {
+                    let head = Head { locked: true, last_seq: a, membership_version: b, device_versions: 0 };
+                    look.heads.insert(home, head);
+                }
+                2 => {
+                    if let Some(head) = look.heads.get_mut(&home) {
+                        head.device_versions = a;
+                    }
+                }
+                3 => {
+                    let known = Known { seq: a, sender: row.other.map(UserId), at };
+                    look.known.insert((home, MessageId(name)), known);
+                }
+                4 => {
+                    look.versions.insert(home, a);
+                }
+                5 => {
+                    let mark = Mark { up_to: a, version: b, receipts_seen: c, at };
+                    look.delivered.insert((home, DeviceId(name)), mark);
+                }
+                _ => {
+                    let mark = Mark { up_to: a, version: b, receipts_seen: 0, at };
+                    let by = DeviceId(row.other.unwrap_or_default());
+                    look.reads.insert((home, UserId(name)), (by, mark));
+                }
+            }
+        }
+        if patience == Patience::Skip {
+            // Held by another, or not there at all: who waits for it will know.
+            let held = Head { locked: false, last_seq: 0, membership_version: 0, device_versions: 0 };
+            for append in &batch.appends {
+                look.heads.entry(append.conversation_id).or_insert(held);
+            }
+        }
+        look
+    }
+}
+
+/// Makes a fresh connection ready for batches: both functions prepared, so that what is sent with BEGIN and COMMIT is sent
+/// between them and not after a question of the driver's.
+pub(super) async fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
+    let nothing = Batch::default();
+    connection.batch_execute("BEGIN").await?;
+    let look = look(connection, &nothing, Patience::Skip).await?;
+    keep(connection, &nothing, &look, &Plan::default(), &MarkPlan::default(), Timestamp::default()).await?;
+    Ok(connection.batch_execute("COMMIT").await?)
 }
 
 pub(super) async fn write(
@@ -82,346 +148,188 @@ pub(super) async fn write(
     patience: Patience,
     now: Timestamp,
 ) -> Result<Outcome, StoreError> {
-    connection
-        .transaction(async |connection| {
-            let plan = if batch.appends.is_empty() {
-                Plan::default()
-            } else {
-                append(connection, batch, patience, now).await?
-            };
-            let marks = if batch.delivered.is_empty() && batch.reads.is_empty() {
-                MarkPlan::default()
-            } else {
-                raise(connection, batch, patience, now).await?
-            };
-            if !batch.accounts.is_empty() {
-                see_accounts(connection, batch, now).await?;
-            }
-            let wake = append::wake(&plan, &marks);
-            if !wake.conversations.is_empty() {
-                crate::postgres::queries::wakes::write(connection, &wake).await?;
-            }
-            Ok::<_, StoreError>(Outcome { appended: plan.appended, raised: marks.raised, skipped_marks: marks.skipped })
-        })
-        .await
-}
-
-#[derive(QueryableByName)]
-struct LockedRow {
-    #[diesel(sql_type = Uuid)]
-    conversation_id: ConversationId,
-}
-
-/// Locks rows in id order and tells which ones it holds now.
-async fn locked(
-    connection: &mut Connection,
-    text: &'static str,
-    conversations: &[ConversationId],
-) -> Result<HashSet<ConversationId>, StoreError> {
-    Ok(sql(text)
-        .bind::<Array<Uuid>, _>(conversations)
-        .load::<LockedRow>(connection)
-        .await?
-        .into_iter()
-        .map(|row| row.conversation_id)
-        .collect())
-}
-
-async fn append(
-    connection: &mut Connection,
-    batch: &Batch,
-    patience: Patience,
-    now: Timestamp,
-) -> Result<Plan, StoreError> {
-    let conversations: Vec<ConversationId> =
-        batch.appends.iter().map(|append| append.conversation_id).collect::<BTreeSet<_>>().into_iter().collect();
-    let lock = match patience {
-        Patience::Wait => {
-            "SELECT conversation_id FROM heads WHERE conversation_id = ANY($1) \
-             ORDER BY conversation_id FOR NO KEY UPDATE"
-        }
-        Patience::Skip => {
-            "SELECT conversation_id FROM heads WHERE conversation_id = ANY($1) \
-             ORDER BY conversation_id FOR NO KEY UPDATE SKIP LOCKED"
-        }
+    if let Some(append) = alone(batch)
+        && let Some(outcome) = lone(connection, append, now).await?
+    {
+        return Ok(outcome);
+    }
+    let shared = &*connection;
+    let (begun, look) = futures::join!(execute(shared, "BEGIN"), look(shared, batch, patience));
+    begun?;
+    let look = match look {
+        Ok(look) => look,
+        Err(error) => return Err(undone(connection, error).await),
     };
-    let locked = locked(connection, lock, &conversations).await?;
-    let mut heads: HashMap<ConversationId, Head> =
-        sql("SELECT conversation_id, last_seq, membership_version FROM heads \
-             WHERE conversation_id = ANY($1)")
-        .bind::<Array<Uuid>, _>(&conversations)
-        .load::<HeadRow>(connection)
-        .await?
-        .into_iter()
-        .map(|row| {
-            let head = Head {
-                locked: locked.contains(&row.conversation_id),
-                last_seq: row.last_seq,
-                membership_version: row.membership_version,
-                device_versions: 0,
-            };
-            (row.conversation_id, head)
-        })
-        .collect();
-    let with_list: Vec<ConversationId> = batch
-        .appends
-        .iter()
-        .filter(|append| append.device_versions.is_some())
-        .map(|append| append.conversation_id)
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
-    if !with_list.is_empty() {
-        let sums: Vec<VersionRow> = sql("SELECT m.conversation_id, SUM(u.device_version)::bigint AS version \
-             FROM memberships m JOIN users u ON u.id = m.user_id \
-             WHERE m.conversation_id = ANY($1) AND m.to_seq IS NULL GROUP BY m.conversation_id")
-        .bind::<Array<Uuid>, _>(&with_list)
-        .load(connection)
-        .await?;
-        for sum in sums {
-            if let Some(head) = heads.get_mut(&sum.conversation_id) {
-                head.device_versions = sum.version;
-            }
-        }
+    let plan = append::plan(&batch.appends, &look.heads, look.known.clone(), now);
+    let marks = marks(batch, &look, patience, now);
+    if let Err(error) = see_accounts(connection, batch, now).await {
+        return Err(undone(connection, error).await);
     }
-    let ids: Vec<MessageId> = batch.appends.iter().map(|append| append.message_id).collect();
-    let homes: Vec<ConversationId> = batch.appends.iter().map(|append| append.conversation_id).collect();
-    let known = sql("SELECT m.conversation_id, m.message_id, m.seq, m.sender_user, m.created_at \
-         FROM UNNEST($1, $2) AS asked (message_id, conversation_id) \
-         JOIN messages m ON m.message_id = asked.message_id \
-          AND m.conversation_id = asked.conversation_id")
-    .bind::<Array<Uuid>, _>(&ids)
-    .bind::<Array<Uuid>, _>(&homes)
-    .load::<KnownRow>(connection)
-    .await?
-    .into_iter()
-    .map(|row| {
-        let known = Known { seq: row.seq, sender: row.sender_user, at: row.created_at };
-        ((row.conversation_id, row.message_id), known)
-    })
-    .collect();
-    let plan = append::plan(&batch.appends, &heads, known, now);
-    if !plan.heads.is_empty() {
-        insert(connection, batch, &plan, now).await?;
-    }
-    Ok(plan)
+    let shared = &*connection;
+    let keep = keep(shared, batch, &look, &plan, &marks, now);
+    // After a statement that failed, COMMIT is a ROLLBACK and says that it went well: the statement's word counts.
+    let (kept, committed) = futures::join!(keep, execute(shared, "COMMIT"));
+    kept?;
+    committed?;
+    Ok(Outcome { appended: plan.appended, raised: marks.raised, skipped_marks: marks.skipped })
 }
 
-async fn insert(connection: &mut Connection, batch: &Batch, plan: &Plan, now: Timestamp) -> Result<(), StoreError> {
-    let rows: Vec<(&append::Append, i64)> =
-        plan.rows.iter().filter_map(|(index, seq)| Some((batch.appends.get(*index)?, *seq))).collect();
-    macro_rules! column {
-        ($field:expr) => {
-            rows.iter().map($field).collect::<Vec<_>>()
-        };
+/// The one message of a batch, if there is nothing else to do.
+fn alone(batch: &Batch) -> Option<&Append> {
+    let Batch { appends, delivered, reads, accounts } = batch;
+    match appends.as_slice() {
+        [only] if delivered.is_empty() && reads.is_empty() && accounts.is_empty() => Some(only),
+        _ => None,
     }
-    sql("INSERT INTO messages (conversation_id, seq, message_id, sender_user, sender_device, kind, \
-         ciphertext, envelopes, reply_to, client_seq, expires_at, created_at, updated_at) \
-         SELECT r.*, $12, $12 FROM UNNEST($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS r")
-    .bind::<Array<Uuid>, _>(column!(|(append, _)| append.conversation_id))
-    .bind::<Array<BigInt>, _>(column!(|(_, seq)| *seq))
-    .bind::<Array<Uuid>, _>(column!(|(append, _)| append.message_id))
-    .bind::<Array<Uuid>, _>(column!(|(append, _)| append.sender.user_id))
-    .bind::<Array<Uuid>, _>(column!(|(append, _)| append.sender.device_id))
-    .bind::<Array<Word>, _>(column!(|(append, _)| append.kind))
-    .bind::<Array<Nullable<Binary>>, _>(column!(|(append, _)| append.ciphertext.as_deref()))
-    .bind::<Array<Nullable<Binary>>, _>(column!(|(append, _)| append.envelopes.as_deref()))
-    .bind::<Array<Nullable<Uuid>>, _>(column!(|(append, _)| append.reply_to))
-    .bind::<Array<Nullable<BigInt>>, _>(column!(|(append, _)| append.client_seq))
-    .bind::<Array<Nullable<Moment>>, _>(column!(|(append, _)| append.expires_at(now)))
-    .bind::<Moment, _>(now)
-    .execute(connection)
-    .await?;
-    sql("UPDATE heads SET last_seq = moved.last_seq, updated_at = $3 \
-         FROM UNNEST($1, $2) AS moved (conversation_id, last_seq) \
-         WHERE heads.conversation_id = moved.conversation_id")
-    .bind::<Array<Uuid>, _>(plan.heads.keys().collect::<Vec<_>>())
-    .bind::<Array<BigInt>, _>(plan.heads.values().collect::<Vec<_>>())
-    .bind::<Moment, _>(now)
-    .execute(connection)
-    .await?;
-    for (append, seq) in rows.iter().filter(|(append, _)| append.first_of_sender) {
-        sql("UPDATE memberships SET first_sent_seq = $3, updated_at = $4 \
-             WHERE conversation_id = $1 AND user_id = $2 AND to_seq IS NULL \
-               AND first_sent_seq IS NULL")
+    // A first message also changes its sender's membership; bugs are planted in the plan.
+    .filter(|only| !only.first_of_sender && !cfg!(feature = "planted-bugs"))
+}
+
+/// Tries [`LONE`]. `None`: nothing was written, and there is something to decide.
+async fn lone(connection: &mut Connection, append: &Append, now: Timestamp) -> Result<Option<Outcome>, StoreError> {
+    // Without its last two numbers, which the statement adds.
+    let mut wake = Wake { conversations: vec![(append.conversation_id, 0, 0)], users: Vec::new() }.to_bytes();
+    wake.truncate(wake.len().saturating_sub(16));
+    let stored: Result<Option<SeqRow>, DieselError> = sql(LONE)
         .bind::<Uuid, _>(append.conversation_id)
+        .bind::<BigInt, _>(append.membership_version)
+        .bind::<Nullable<BigInt>, _>(append.device_versions)
+        .bind::<Uuid, _>(append.message_id)
         .bind::<Uuid, _>(append.sender.user_id)
-        .bind::<BigInt, _>(seq)
+        .bind::<Uuid, _>(append.sender.device_id)
+        .bind::<Word, _>(append.kind)
+        .bind::<Nullable<Binary>, _>(append.ciphertext.as_deref())
+        .bind::<Nullable<Binary>, _>(append.envelopes.as_deref())
+        .bind::<Nullable<Uuid>, _>(append.reply_to)
+        .bind::<Nullable<BigInt>, _>(append.client_seq)
+        .bind::<Nullable<Moment>, _>(append.expires_at(now))
         .bind::<Moment, _>(now)
-        .execute(connection)
-        .await?;
+        .bind::<Binary, _>(wake)
+        .get_result(connection)
+        .await
+        .optional();
+    match stored {
+        Ok(Some(row)) => {
+            Ok(Some(Outcome { appended: vec![Appended::Stored { seq: row.seq, at: now }], ..Outcome::default() }))
+        }
+        Ok(None) | Err(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    Ok(())
 }
 
-async fn raise(
-    connection: &mut Connection,
-    batch: &Batch,
-    patience: Patience,
-    now: Timestamp,
-) -> Result<MarkPlan, StoreError> {
-    let conversations: Vec<ConversationId> = batch
-        .delivered
-        .iter()
-        .map(|mark| mark.conversation_id)
-        .chain(batch.reads.iter().map(|mark| mark.conversation_id))
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
-    // After the lock a statement of its own reads the versions: with a snapshot newer than the lock.
-    let lock = match patience {
-        Patience::Wait => {
-            "SELECT conversation_id FROM receipts WHERE conversation_id = ANY($1) \
-             ORDER BY conversation_id FOR NO KEY UPDATE"
-        }
-        Patience::Skip => {
-            "SELECT conversation_id FROM receipts WHERE conversation_id = ANY($1) \
-             ORDER BY conversation_id FOR NO KEY UPDATE SKIP LOCKED"
-        }
-    };
-    let locked = locked(connection, lock, &conversations).await?;
-    let skipped: Vec<ConversationId> =
-        conversations.iter().copied().filter(|conversation| !locked.contains(conversation)).collect();
-    let left: Batch;
-    let batch = if skipped.is_empty() {
+async fn execute(mut connection: &Connection, text: &str) -> Result<(), StoreError> {
+    Ok(connection.batch_execute(text).await?)
+}
+
+/// Takes back what was begun, and passes on why. A connection that cannot even do that is not to be used again.
+async fn undone(connection: &mut Connection, error: StoreError) -> StoreError {
+    match execute(connection, "ROLLBACK").await {
+        Ok(()) => error,
+        Err(lost) => StoreError::Unavailable(format!("{error}; {lost}")),
+    }
+}
+
+/// Each once, in the order in which rows are locked.
+fn ascending<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {
+    all.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+async fn look(mut connection: &Connection, batch: &Batch, patience: Patience) -> Result<Look, StoreError> {
+    let (appends, delivered, reads) = (&batch.appends, &batch.delivered, &batch.reads);
+    let listed = appends.iter().filter(|append| append.device_versions.is_some());
+    let marked = delivered.iter().map(|mark| mark.conversation_id);
+    let rows: Vec<LookRow> = sql(LOOK)
+        .bind::<Bool, _>(patience == Patience::Wait)
+        .bind::<Array<Uuid>, _>(ascending(appends.iter().map(|append| append.conversation_id)))
+        .bind::<Array<Uuid>, _>(ascending(listed.map(|append| append.conversation_id)))
+        .bind::<Array<Uuid>, _>(appends.iter().map(|append| append.conversation_id).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(appends.iter().map(|append| append.message_id).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(ascending(marked.chain(reads.iter().map(|mark| mark.conversation_id))))
+        .bind::<Array<Uuid>, _>(delivered.iter().map(|mark| mark.conversation_id).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(delivered.iter().map(|mark| mark.device_id).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(reads.iter().map(|mark| mark.conversation_id).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(reads.iter().map(|mark| mark.user_id).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(ascending(delivered.iter().map(|mark| mark.device_id)))
+        .load(&mut connection)
+        .await?;
+    Ok(Look::of(rows, batch, patience))
+}
+
+fn marks(batch: &Batch, look: &Look, patience: Patience, now: Timestamp) -> MarkPlan {
+    let homes = batch.delivered.iter().map(|mark| mark.conversation_id);
+    let homes = homes.chain(batch.reads.iter().map(|mark| mark.conversation_id));
+    let absent = ascending(homes.filter(|home| !look.versions.contains_key(home)));
+    let left;
+    let batch = if absent.is_empty() {
         batch
     } else {
-        left = batch.marks_without(&skipped);
+        left = batch.marks_without(&absent);
         &left
     };
-    let versions: HashMap<ConversationId, i64> =
-        sql("SELECT conversation_id, version FROM receipts WHERE conversation_id = ANY($1)")
-            .bind::<Array<Uuid>, _>(&conversations)
-            .load::<VersionRow>(connection)
-            .await?
-            .into_iter()
-            .map(|row| (row.conversation_id, row.version))
-            .collect();
-    let delivered = if batch.delivered.is_empty() {
-        HashMap::new()
-    } else {
-        let homes: Vec<_> = batch.delivered.iter().map(|mark| mark.conversation_id).collect();
-        let devices: Vec<_> = batch.delivered.iter().map(|mark| mark.device_id).collect();
-        sql("SELECT m.conversation_id, m.device_id, m.delivered_up_to, m.delivered_version, \
-                    m.receipts_seen, m.delivered_at \
-             FROM UNNEST($1, $2) AS asked (conversation_id, device_id) \
-             JOIN marks m ON m.conversation_id = asked.conversation_id \
-              AND m.device_id = asked.device_id")
-        .bind::<Array<Uuid>, _>(homes)
-        .bind::<Array<Uuid>, _>(devices)
-        .load::<DeliveredRow>(connection)
-        .await?
-        .into_iter()
-        .map(|row| {
-            let mark = Mark {
-                up_to: row.delivered_up_to,
-                version: row.delivered_version,
-                receipts_seen: row.receipts_seen,
-                at: row.delivered_at,
-            };
-            ((row.conversation_id, row.device_id), mark)
-        })
-        .collect()
-    };
-    let reads = if batch.reads.is_empty() {
-        HashMap::new()
-    } else {
-        let homes: Vec<_> = batch.reads.iter().map(|mark| mark.conversation_id).collect();
-        let users: Vec<_> = batch.reads.iter().map(|mark| mark.user_id).collect();
-        sql("SELECT r.conversation_id, r.user_id, r.read_up_to, r.read_version, r.read_by, r.read_at \
-             FROM UNNEST($1, $2) AS asked (conversation_id, user_id) \
-             JOIN reads r ON r.conversation_id = asked.conversation_id \
-              AND r.user_id = asked.user_id")
-        .bind::<Array<Uuid>, _>(homes)
-        .bind::<Array<Uuid>, _>(users)
-        .load::<ReadRow>(connection)
-        .await?
-        .into_iter()
-        .map(|row| {
-            let mark = Mark { up_to: row.read_up_to, version: row.read_version, receipts_seen: 0, at: row.read_at };
-            ((row.conversation_id, row.user_id), (row.read_by, mark))
-        })
-        .collect()
-    };
-    let mut plan = append::plan_marks(batch, &versions, &delivered, &reads, now);
-    plan.skipped = skipped;
-    store_marks(connection, &plan, now).await?;
-    Ok(plan)
+    let plan = append::plan_marks(batch, &look.versions, &look.delivered, &look.reads, now);
+    // Who waited for the lock and found no row knows that the conversation is gone, and its marks with it.
+    let skipped = if patience == Patience::Skip { absent } else { Vec::new() };
+    MarkPlan { skipped, ..plan }
 }
 
-async fn store_marks(connection: &mut Connection, plan: &MarkPlan, now: Timestamp) -> Result<(), StoreError> {
-    if !plan.versions.is_empty() {
-        sql("UPDATE receipts SET version = raised.version, updated_at = $3 \
-             FROM UNNEST($1, $2) AS raised (conversation_id, version) \
-             WHERE receipts.conversation_id = raised.conversation_id")
-        .bind::<Array<Uuid>, _>(plan.versions.keys().collect::<Vec<_>>())
-        .bind::<Array<BigInt>, _>(plan.versions.values().collect::<Vec<_>>())
-        .bind::<Moment, _>(now)
-        .execute(connection)
-        .await?;
+async fn keep(
+    mut connection: &Connection,
+    batch: &Batch,
+    look: &Look,
+    plan: &Plan,
+    marks: &MarkPlan,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    macro_rules! column {
+        ($rows:expr, $field:expr) => {
+            $rows.iter().map($field).collect::<Vec<_>>()
+        };
     }
-    if !plan.delivered.is_empty() {
-        let rows: Vec<_> = plan.delivered.iter().collect();
-        macro_rules! column {
-            ($field:expr) => {
-                rows.iter().map($field).collect::<Vec<_>>()
-            };
-        }
-        // A device that is being removed is waited for, and one that was removed gets no mark again: what is inserted
-        // is decided by a snapshot newer than the lock.
-        let mut devices: Vec<DeviceId> = plan.delivered.keys().map(|(_, device)| *device).collect();
-        devices.sort_unstable();
-        devices.dedup();
-        sql("SELECT id FROM devices WHERE id = ANY($1) ORDER BY id FOR KEY SHARE")
-            .bind::<Array<Uuid>, _>(devices)
-            .execute(connection)
-            .await?;
-        sql("INSERT INTO marks (conversation_id, device_id, user_id, delivered_up_to, \
-                delivered_version, receipts_seen, delivered_at, created_at, updated_at) \
-             SELECT r.*, $8, $8 FROM UNNEST($1, $2, $3, $4, $5, $6, $7) \
-                AS r (conversation_id, device_id, user_id, up_to, version, seen, at) \
-             WHERE EXISTS (SELECT 1 FROM devices d WHERE d.id = r.device_id) \
-             ON CONFLICT (conversation_id, device_id) DO UPDATE SET \
-                delivered_up_to = GREATEST(marks.delivered_up_to, excluded.delivered_up_to), \
-                delivered_version = GREATEST(marks.delivered_version, excluded.delivered_version), \
-                receipts_seen = GREATEST(marks.receipts_seen, excluded.receipts_seen), \
-                delivered_at = excluded.delivered_at, updated_at = excluded.updated_at")
-        .bind::<Array<Uuid>, _>(column!(|((conversation, _), _)| *conversation))
-        .bind::<Array<Uuid>, _>(column!(|((_, device), _)| *device))
-        .bind::<Array<Uuid>, _>(column!(|(_, (user, _))| *user))
-        .bind::<Array<BigInt>, _>(column!(|(_, (_, mark))| mark.up_to))
-        .bind::<Array<BigInt>, _>(column!(|(_, (_, mark))| mark.version))
-        .bind::<Array<BigInt>, _>(column!(|(_, (_, mark))| mark.receipts_seen))
-        .bind::<Array<Moment>, _>(column!(|(_, (_, mark))| mark.at))
-        .bind::<Moment, _>(now)
-        .execute(connection)
-        .await?;
+    let rows: Vec<(&Append, i64)> =
+        plan.rows.iter().filter_map(|(index, seq)| Some((batch.appends.get(*index)?, *seq))).collect();
+    let mut first: BTreeMap<(ConversationId, UserId), i64> = BTreeMap::new();
+    for (append, seq) in rows.iter().filter(|(append, _)| append.first_of_sender) {
+        first.entry((append.conversation_id, append.sender.user_id)).or_insert(*seq);
     }
-    if !plan.reads.is_empty() {
-        let rows: Vec<_> = plan.reads.iter().collect();
-        macro_rules! column {
-            ($field:expr) => {
-                rows.iter().map($field).collect::<Vec<_>>()
-            };
-        }
-        sql("INSERT INTO reads (conversation_id, user_id, read_up_to, read_version, read_by, read_at, \
-                created_at, updated_at) \
-             SELECT r.*, $7, $7 FROM UNNEST($1, $2, $3, $4, $5, $6) AS r \
-             ON CONFLICT (conversation_id, user_id) DO UPDATE SET \
-                read_up_to = GREATEST(reads.read_up_to, excluded.read_up_to), \
-                read_version = GREATEST(reads.read_version, excluded.read_version), \
-                read_by = excluded.read_by, read_at = excluded.read_at, \
-                updated_at = excluded.updated_at")
-        .bind::<Array<Uuid>, _>(column!(|((conversation, _), _)| *conversation))
-        .bind::<Array<Uuid>, _>(column!(|((_, user), _)| *user))
-        .bind::<Array<BigInt>, _>(column!(|(_, (_, mark))| mark.up_to))
-        .bind::<Array<BigInt>, _>(column!(|(_, (_, mark))| mark.version))
-        .bind::<Array<Uuid>, _>(column!(|(_, (device, _))| *device))
-        .bind::<Array<Moment>, _>(column!(|(_, (_, mark))| mark.at))
+    let wake = append::wake(plan, marks);
+    let wake = (!wake.conversations.is_empty()).then(|| wake.to_bytes());
+    sql(KEEP)
+        .bind::<BigInt, _>(look.transaction)
         .bind::<Moment, _>(now)
-        .execute(connection)
+        .bind::<Nullable<Binary>, _>(wake)
+        .bind::<Array<Uuid>, _>(column!(rows, |(append, _)| append.conversation_id))
+        .bind::<Array<BigInt>, _>(column!(rows, |(_, seq)| *seq))
+        .bind::<Array<Uuid>, _>(column!(rows, |(append, _)| append.message_id))
+        .bind::<Array<Uuid>, _>(column!(rows, |(append, _)| append.sender.user_id))
+        .bind::<Array<Uuid>, _>(column!(rows, |(append, _)| append.sender.device_id))
+        .bind::<Array<Word>, _>(column!(rows, |(append, _)| append.kind))
+        .bind::<Array<Nullable<Binary>>, _>(column!(rows, |(append, _)| append.ciphertext.as_deref()))
+        .bind::<Array<Nullable<Binary>>, _>(column!(rows, |(append, _)| append.envelopes.as_deref()))
+        .bind::<Array<Nullable<Uuid>>, _>(column!(rows, |(append, _)| append.reply_to))
+        .bind::<Array<Nullable<BigInt>>, _>(column!(rows, |(append, _)| append.client_seq))
+        .bind::<Array<Nullable<Moment>>, _>(column!(rows, |(append, _)| append.expires_at(now)))
+        .bind::<Array<Uuid>, _>(plan.heads.keys().collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(plan.heads.values().collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(first.keys().map(|(home, _)| *home).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(first.keys().map(|(_, user)| *user).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(first.values().copied().collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(marks.versions.keys().collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(marks.versions.values().collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(column!(marks.delivered, |((home, _), _)| *home))
+        .bind::<Array<Uuid>, _>(column!(marks.delivered, |((_, device), _)| *device))
+        .bind::<Array<Uuid>, _>(column!(marks.delivered, |(_, (user, _))| *user))
+        .bind::<Array<BigInt>, _>(column!(marks.delivered, |(_, (_, mark))| mark.up_to))
+        .bind::<Array<BigInt>, _>(column!(marks.delivered, |(_, (_, mark))| mark.version))
+        .bind::<Array<BigInt>, _>(column!(marks.delivered, |(_, (_, mark))| mark.receipts_seen))
+        .bind::<Array<Moment>, _>(column!(marks.delivered, |(_, (_, mark))| mark.at))
+        .bind::<Array<Uuid>, _>(column!(marks.reads, |((home, _), _)| *home))
+        .bind::<Array<Uuid>, _>(column!(marks.reads, |((_, user), _)| *user))
+        .bind::<Array<BigInt>, _>(column!(marks.reads, |(_, (_, mark))| mark.up_to))
+        .bind::<Array<BigInt>, _>(column!(marks.reads, |(_, (_, mark))| mark.version))
+        .bind::<Array<Uuid>, _>(column!(marks.reads, |(_, (device, _))| *device))
+        .bind::<Array<Moment>, _>(column!(marks.reads, |(_, (_, mark))| mark.at))
+        .execute(&mut connection)
         .await?;
-    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use crate::types::{Json, Moment, Uuid};
 use diesel::sql_types::{BigInt, Text};
 use diesel_async::RunQueryDsl;
 use serde_json::{Value, json};
-use sotto_protocol::{ConversationId, DeviceId, Timestamp, UserId};
+use sotto_protocol::{ConversationId, Timestamp, UserId};
 
 #[derive(diesel::QueryableByName)]
 struct UserRow {
@@ -69,6 +69,13 @@ pub async fn append_devices_changed(
     told.push(change.user_id);
     told.sort_unstable();
     told.dedup();
+    // A device that has registered anew is another one to whoever has compared its key.
+    for device in &change.identity_changed {
+        sql("UPDATE devices SET verified_by = NULL, verified_at = NULL WHERE id = $1")
+            .bind::<Uuid, _>(*device)
+            .execute(connection)
+            .await?;
+    }
     let body = json!({
         "user_id": change.user_id,
         "added": change.added,
@@ -89,6 +96,26 @@ pub async fn append_devices_changed(
     }
     wakes::write(connection, &crate::append::Wake::of_users(heads)).await?;
     Ok(told)
+}
+
+/// Tells something about a user's account or one of its devices to his own devices, in the caller's transaction, with the
+/// wake that makes every node look. An older untold event of this kind about the same object is replaced.
+pub async fn append_own(
+    connection: &mut Connection,
+    user: UserId,
+    kind: &'static str,
+    object: uuid::Uuid,
+    body: &Value,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sql("DELETE FROM account_events WHERE user_id = $1 AND kind = $2 AND object = $3")
+        .bind::<Uuid, _>(user)
+        .bind::<Text, _>(kind)
+        .bind::<Uuid, _>(object)
+        .execute(connection)
+        .await?;
+    let seq = append(connection, user, kind, object, body, now).await?;
+    wakes::write(connection, &crate::append::Wake::of_users(vec![(user, seq)])).await
 }
 
 /// Tells a change of a conversation to users, in the caller's transaction. An older untold event of
@@ -133,26 +160,6 @@ pub async fn after(
     .await?)
 }
 
-/// The newest event's number and the one that a device has acknowledged.
-pub async fn position(
-    connection: &mut Connection,
-    user: UserId,
-    device: DeviceId,
-) -> Result<Option<(i64, i64)>, StoreError> {
-    use crate::tables::{devices, users};
-    use crate::types::bound;
-    use diesel::OptionalExtension;
-    use diesel::{ExpressionMethods, JoinOnDsl, QueryDsl};
-    Ok(devices::table
-        .inner_join(users::table.on(users::id.eq(devices::user_id)))
-        .filter(devices::id.eq(bound(device)))
-        .filter(users::id.eq(bound(user)))
-        .select((users::account_seq, devices::account_seen))
-        .first(connection)
-        .await
-        .optional()?)
-}
-
 /// The number of a user's newest event; `None`: no such user.
 pub async fn head(connection: &mut Connection, user: UserId) -> Result<Option<i64>, StoreError> {
     use diesel::OptionalExtension;
@@ -170,20 +177,6 @@ pub async fn contacts(connection: &mut Connection, user: UserId) -> Result<Vec<U
          FROM memberships mine JOIN memberships other \
            ON other.conversation_id = mine.conversation_id AND other.to_seq IS NULL \
          WHERE mine.user_id = $1 AND mine.to_seq IS NULL AND other.user_id <> $1")
-    .bind::<Uuid, _>(user)
-    .load(connection)
-    .await?;
-    Ok(rows.into_iter().map(|row| row.user_id).collect())
-}
-
-/// The other side of a user's direct conversations in which both have written.
-pub async fn presence_peers(connection: &mut Connection, user: UserId) -> Result<Vec<UserId>, StoreError> {
-    let rows: Vec<UserRow> = sql("SELECT DISTINCT other.user_id AS user_id \
-         FROM memberships mine \
-         JOIN conversations c ON c.id = mine.conversation_id AND c.kind = 'direct' \
-         JOIN memberships other ON other.conversation_id = mine.conversation_id \
-          AND other.user_id <> mine.user_id AND other.first_sent_seq IS NOT NULL \
-         WHERE mine.user_id = $1 AND mine.first_sent_seq IS NOT NULL")
     .bind::<Uuid, _>(user)
     .load(connection)
     .await?;

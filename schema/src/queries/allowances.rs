@@ -57,6 +57,9 @@ pub async fn write(
     Ok(())
 }
 
+/// An allowance whose row is locked, with its moments.
+pub type Locked<'a> = (&'a Allowance, Vec<Timestamp>);
+
 /// Takes `count` of each of the allowances, all or none, in the caller's transaction. `Some`: the limit that is reached.
 pub async fn take(
     connection: &mut Connection,
@@ -65,16 +68,26 @@ pub async fn take(
     now: Timestamp,
 ) -> Result<Option<Reached>, StoreError> {
     let (locked, reached) = examine(connection, allowances, count, now).await?;
-    if reached.is_some() {
-        return Ok(reached);
+    if reached.is_none() {
+        count_in(connection, locked, count, now).await?;
     }
+    Ok(reached)
+}
+
+/// Counts so many more of what is locked.
+pub async fn count_in(
+    connection: &mut Connection,
+    locked: Vec<Locked<'_>>,
+    count: usize,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     for (allowance, mut moments) in locked {
         let from = now.minus(allowance.longest());
         moments.retain(|moment| *moment > from);
-        moments.extend(std::iter::repeat_n(now, count));
+        moments.extend(std::iter::repeat_n(now, allowance.cost_of(count)));
         write(connection, allowance.kind, &allowance.subject, &moments, allowance.longest(), now).await?;
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Whether one more of each is allowed, in the caller's transaction, which keeps the rows locked. `Some`: the limit
@@ -87,12 +100,13 @@ pub async fn peek(
     Ok(examine(connection, allowances, 1, now).await?.1)
 }
 
-async fn examine<'a>(
+/// Locks the rows and says which limit `count` more would reach.
+pub async fn examine<'a>(
     connection: &mut Connection,
     allowances: &'a [Allowance],
     count: usize,
     now: Timestamp,
-) -> Result<(Vec<(&'a Allowance, Vec<Timestamp>)>, Option<Reached>), StoreError> {
+) -> Result<(Vec<Locked<'a>>, Option<Reached>), StoreError> {
     let mut sorted: Vec<_> = allowances.iter().collect();
     sorted.sort_by(|a, b| (a.kind, &a.subject).cmp(&(b.kind, &b.subject)));
     let mut locked = Vec::with_capacity(sorted.len());

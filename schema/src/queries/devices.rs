@@ -11,6 +11,7 @@ use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel_async::RunQueryDsl;
 use sotto_protocol::auth::{DeviceInfo, Platform};
 use sotto_protocol::keys::Suite;
+use sotto_protocol::trail::{Removal, TrailEvent};
 use sotto_protocol::{DeviceId, Timestamp, UserId};
 
 /// Later than anything that was.
@@ -148,8 +149,9 @@ pub async fn add(
     let keys = &device.keys;
     let push = info.push.as_ref().and_then(|push| serde_json::to_value(push).ok());
     sql("INSERT INTO devices (id, user_id, name, platform, fingerprint, model, os_version, app_version, push, suite, \
-             registration_id, identity_key, signing_key, attempt, account_seen, last_active_at, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, -1, 0, $14, $14, $14)")
+             registration_id, identity_key, signing_key, attempt, account_seen, last_active_at, created_at, updated_at, \
+             last_address) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, -1, 0, $14, $14, $14, $15)")
     .bind::<Uuid, _>(device.id)
     .bind::<Uuid, _>(user)
     .bind::<Text, _>(&info.name)
@@ -164,6 +166,7 @@ pub async fn add(
     .bind::<Binary, _>(keys.identity_key.as_ref().map(AsRef::<[u8]>::as_ref).unwrap_or_default())
     .bind::<Nullable<Binary>, _>(keys.signing_key.as_ref().map(AsRef::<[u8]>::as_ref))
     .bind::<Moment, _>(now)
+    .bind::<Nullable<Text>, _>(device.address.as_deref())
     .execute(connection)
     .await?;
     keys::put(connection, device.id, keys, device.signed_prekey_expires_at, now).await?;
@@ -203,8 +206,8 @@ pub async fn renew(
     let info = &device.info;
     let push = info.push.as_ref().and_then(|push| serde_json::to_value(push).ok());
     sql("UPDATE devices SET name = $2, platform = $3, fingerprint = $4, model = $5, os_version = $6, \
-             app_version = $7, push = $8, registration_id = $9, attempt = -1, last_active_at = $10, updated_at = $10 \
-         WHERE id = $1")
+             app_version = $7, push = $8, registration_id = $9, attempt = -1, last_active_at = $10, updated_at = $10, \
+             last_address = COALESCE($11, last_address) WHERE id = $1")
     .bind::<Uuid, _>(device.id)
     .bind::<Text, _>(&info.name)
     .bind::<Word, _>(info.platform)
@@ -215,6 +218,7 @@ pub async fn renew(
     .bind::<Nullable<Json>, _>(push)
     .bind::<Nullable<BigInt>, _>(device.keys.registration_id)
     .bind::<Moment, _>(now)
+    .bind::<Nullable<Text>, _>(device.address.as_deref())
     .execute(connection)
     .await?;
     keys::put(connection, device.id, &device.keys, device.signed_prekey_expires_at, now).await?;
@@ -224,6 +228,27 @@ pub async fn renew(
     let change =
         DevicesChange { user_id: user, added: Vec::new(), removed: Vec::new(), identity_changed: vec![device.id] };
     account_log::append_devices_changed(connection, &change, now).await
+}
+
+/// Whether another device of a user has this fingerprint. Asked under the account's lock, as whatever sets one.
+pub async fn is_fingerprint_in_use(
+    connection: &mut Connection,
+    user: UserId,
+    device: DeviceId,
+    info: &DeviceInfo,
+) -> Result<bool, StoreError> {
+    let Some(fingerprint) = &info.fingerprint else {
+        return Ok(false);
+    };
+    let other: Option<CreatedRow> =
+        sql("SELECT created_at FROM devices WHERE user_id = $1 AND fingerprint = $2 AND id <> $3")
+            .bind::<Uuid, _>(user)
+            .bind::<Text, _>(fingerprint)
+            .bind::<Uuid, _>(device)
+            .get_result(connection)
+            .await
+            .optional()?;
+    Ok(other.is_some())
 }
 
 /// The families of a device.
@@ -239,6 +264,7 @@ pub async fn remove(
     connection: &mut Connection,
     user: UserId,
     device: DeviceId,
+    reason: Removal,
     idle_since: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<Option<RemovedDevice>, StoreError> {
@@ -267,6 +293,8 @@ pub async fn remove(
         let change =
             DevicesChange { user_id: user, added: Vec::new(), removed: vec![device], identity_changed: Vec::new() };
         let told = account_log::append_devices_changed(connection, &change, now).await?;
+        let event = TrailEvent::DeviceRemoved { device_id: device, reason };
+        trail::append(connection, user, event.into(), now).await?;
         Ok(Some(RemovedDevice { change, families, told }))
     })
 }
@@ -284,22 +312,6 @@ pub async fn idle(
     .load(connection)
     .await?;
     Ok(rows.into_iter().map(|row| (row.user_id, row.id)).collect())
-}
-
-/// Notes that a device was heard of; `unless_since` saves the write when that is known well enough.
-pub async fn touch(
-    connection: &mut Connection,
-    device: DeviceId,
-    unless_since: Timestamp,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let touched = sql("UPDATE devices SET last_active_at = $2 WHERE id = $1 AND last_active_at < $3")
-        .bind::<Uuid, _>(device)
-        .bind::<Moment, _>(now)
-        .bind::<Moment, _>(unless_since)
-        .execute(connection)
-        .await?;
-    Ok(touched == 1)
 }
 
 /// An account with one of its devices.

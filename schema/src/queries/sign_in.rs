@@ -1,16 +1,19 @@
 //! Signing in: codes, token families, refresh tokens.
 
+use super::second_factor::Asked;
 use super::*;
 use crate::rows::sign_in::{
-    Allowance, Attempt, EndedSessionRow, NewSession, NewVerification, Refresh, RefreshTokenRow, Refreshed, Refusal,
-    SessionRow, SignedIn, SigningDevice, VerificationRow, VerificationStarted,
+    Attempt, EndedSessionRow, NewSession, NewVerification, Refresh, RefreshTokenRow, Refreshed, Refusal, SignedIn,
+    SigningDevice, VerificationRow, VerificationStarted,
 };
+use crate::rows::trail::Happened;
+use crate::second_factor::{Shown, Tries, Use};
 use crate::types::{Moment, Uuid, Word};
 use diesel::QueryableByName;
 use diesel::result::OptionalExtension;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel_async::RunQueryDsl;
-use sotto_protocol::auth::Purpose;
+use sotto_protocol::trail::TrailEvent;
 use sotto_protocol::{DeviceId, Timestamp, UserId, VerificationId, limits};
 use std::time::Duration;
 
@@ -29,15 +32,18 @@ struct TriesRow {
 pub async fn start(
     connection: &mut Connection,
     new: NewVerification,
-    allowances: Vec<Allowance>,
     now: Timestamp,
 ) -> Result<VerificationStarted, StoreError> {
     transaction!(connection, |connection| {
-        if let Some(reached) = allowances::take(connection, &allowances, 1, now).await? {
+        let (asking, asked_enough) = allowances::examine(connection, &new.asking, 1, now).await?;
+        let (sending, sent_enough) = allowances::examine(connection, &new.sending, 1, now).await?;
+        if let Some(reached) = asked_enough.or(sent_enough) {
             return Ok(VerificationStarted::Limited(reached));
         }
         let has_account = devices::by_phone(connection, &new.phone).await?.is_some();
-        let send = has_account || matches!(new.purpose, Purpose::Registration | Purpose::PhoneChange);
+        let send = has_account || !new.purpose.needs_account();
+        allowances::count_in(connection, asking, 1, now).await?;
+        allowances::count_in(connection, sending, usize::from(send), now).await?;
         let hash = if send { &new.code_hash } else { &new.no_code };
         sql("INSERT INTO verifications (id, phone, purpose, code_hash, tries, expires_at, created_at, updated_at) \
              VALUES ($1, $2, $3, $4, 0, $5, $6, $6)")
@@ -65,8 +71,14 @@ pub async fn verification(
         .optional()?)
 }
 
+impl TriesRow {
+    fn tries(&self, most: i64) -> Tries {
+        Tries { failed: self.tries, most, is_used: self.used_at.is_some() }
+    }
+}
+
 /// Locks the verification and the counts of failures, in the caller's transaction. `Some`: the answer stands already.
-async fn begin(connection: &mut Connection, attempt: &Attempt) -> Result<Option<SignedIn>, StoreError> {
+pub async fn begin(connection: &mut Connection, attempt: &Attempt) -> Result<Option<SignedIn>, StoreError> {
     let row: Option<TriesRow> =
         sql("UPDATE verifications SET updated_at = $2 WHERE id = $1 AND expires_at > $2 RETURNING tries, used_at")
             .bind::<Uuid, _>(attempt.verification_id)
@@ -74,7 +86,7 @@ async fn begin(connection: &mut Connection, attempt: &Attempt) -> Result<Option<
             .get_result(connection)
             .await
             .optional()?;
-    let is_open = row.is_some_and(|row| row.used_at.is_none() && row.tries < attempt.most_tries);
+    let is_open = row.is_some_and(|row| row.tries(attempt.most_tries).is_open());
     if !is_open {
         return Ok(Some(SignedIn::Rejected { attempts_left: 0 }));
     }
@@ -82,7 +94,8 @@ async fn begin(connection: &mut Connection, attempt: &Attempt) -> Result<Option<
     Ok(reached.map(SignedIn::Limited))
 }
 
-async fn use_up(connection: &mut Connection, attempt: &Attempt) -> Result<(), StoreError> {
+/// Uses the code up, in the caller's transaction.
+pub async fn use_up(connection: &mut Connection, attempt: &Attempt) -> Result<(), StoreError> {
     sql("UPDATE verifications SET used_at = $2, updated_at = $2 WHERE id = $1")
         .bind::<Uuid, _>(attempt.verification_id)
         .bind::<Moment, _>(attempt.now)
@@ -97,15 +110,37 @@ pub async fn wrong_code(connection: &mut Connection, attempt: Attempt) -> Result
         if let Some(answer) = begin(connection, &attempt).await? {
             return Ok(answer);
         }
-        let row: TriesRow =
-            sql("UPDATE verifications SET tries = tries + 1, updated_at = $2 WHERE id = $1 RETURNING tries, used_at")
-                .bind::<Uuid, _>(attempt.verification_id)
-                .bind::<Moment, _>(attempt.now)
-                .get_result(connection)
-                .await?;
-        allowances::take(connection, &attempt.failures, 1, attempt.now).await?;
-        Ok(SignedIn::Rejected { attempts_left: attempt.most_tries - row.tries })
+        Ok(SignedIn::Rejected { attempts_left: count_failure(connection, &attempt).await? })
     })
+}
+
+/// Counts a failure against the verification, its number and the address, in the caller's transaction, which has begun
+/// the attempt. Returns how many tries are left.
+pub async fn count_failure(connection: &mut Connection, attempt: &Attempt) -> Result<i64, StoreError> {
+    let row: TriesRow = sql("SELECT tries, used_at FROM verifications WHERE id = $1")
+        .bind::<Uuid, _>(attempt.verification_id)
+        .get_result(connection)
+        .await?;
+    let mut tries = row.tries(attempt.most_tries);
+    let attempts_left = tries.fail();
+    sql("UPDATE verifications SET tries = $2, updated_at = $3 WHERE id = $1")
+        .bind::<Uuid, _>(attempt.verification_id)
+        .bind::<BigInt, _>(tries.failed)
+        .bind::<Moment, _>(attempt.now)
+        .execute(connection)
+        .await?;
+    allowances::take(connection, &attempt.failures, 1, attempt.now).await?;
+    Ok(attempts_left)
+}
+
+/// Appends what came of an attempt to the account's trail, as the last statement of its transaction.
+pub async fn tell(
+    connection: &mut Connection,
+    attempt: &Attempt,
+    user: UserId,
+    event: TrailEvent,
+) -> Result<(), StoreError> {
+    trail::append(connection, user, Happened { event, address: attempt.address.clone() }, attempt.now).await
 }
 
 /// Makes an account with its first device, after the right code.
@@ -126,14 +161,16 @@ pub async fn register(
         use_up(connection, &attempt).await?;
         let told = devices::add(connection, user, &device, attempt.now).await?;
         insert_session(connection, user, device.id, &session, attempt.now).await?;
+        tell(connection, &attempt, user, TrailEvent::Registered { device_id: device.id }).await?;
         Ok(SignedIn::Done { user_id: user, ended: Vec::new(), told })
     })
 }
 
-/// Signs a device in, new or known, after the right code.
+/// Signs a device in, new or known, after the right code and what was shown of the second factor.
 pub async fn login(
     connection: &mut Connection,
     attempt: Attempt,
+    shown: Shown,
     device: SigningDevice,
     session: NewSession,
 ) -> Result<SignedIn, StoreError> {
@@ -144,13 +181,19 @@ pub async fn login(
         let Some(user) = devices::by_phone(connection, &attempt.phone).await? else {
             return Ok(SignedIn::Refused(Refusal::NoAccount));
         };
-        // One sign-in of a user at a time: the number of devices is bounded.
-        allowances::lock(connection, "user", user.as_bytes(), attempt.now).await?;
+        // One sign-in of a user at a time: the number of devices is bounded, and what proves somebody serves once.
+        second_factor::lock(connection, user, attempt.now).await?;
+        // Before anything that tells about the account's devices.
+        let used = match second_factor::ask(connection, &attempt, user, &shown).await? {
+            Asked::Answered(answer) => return Ok(answer),
+            Asked::NotNeeded => None,
+            Asked::Passed(used) => Some(used),
+        };
         let devices = devices::of_user(connection, user).await?;
         let keys = &device.keys;
         let identity = keys.identity_key.as_ref().map(AsRef::<[u8]>::as_ref);
         let same = devices.iter().find(|known| identity == Some(known.identity_key.as_slice()));
-        let (ended, told) = match same {
+        match same {
             Some(known) => {
                 if !device.is_known || known.device_id != device.id {
                     return Ok(SignedIn::Refused(Refusal::IdentityInUse));
@@ -159,22 +202,38 @@ pub async fn login(
                 if keys.suite != Some(known.suite) || signing != known.signing_key.as_deref() {
                     return Ok(SignedIn::Refused(Refusal::KeysChanged));
                 }
-                use_up(connection, &attempt).await?;
-                let ended = devices::families(connection, device.id).await?;
-                end_sessions(connection, device.id, attempt.now).await?;
-                (ended, devices::renew(connection, user, &device, known.registration_id, attempt.now).await?)
             }
             // It was removed since it was looked up.
             None if device.is_known => return Ok(SignedIn::Refused(Refusal::IdentityInUse)),
             None if devices.len() >= limits::MAX_DEVICES => {
                 return Ok(SignedIn::Refused(Refusal::TooManyDevices));
             }
-            None => {
-                use_up(connection, &attempt).await?;
-                (Vec::new(), devices::add(connection, user, &device, attempt.now).await?)
+            None => {}
+        }
+        if devices::is_fingerprint_in_use(connection, user, device.id, &device.info).await? {
+            return Ok(SignedIn::Refused(Refusal::FingerprintInUse));
+        }
+        if let Some(answer) = second_factor::spend(connection, &attempt, user, used).await? {
+            return Ok(answer);
+        }
+        let (ended, told) = match same {
+            Some(known) => {
+                let ended = devices::families(connection, device.id).await?;
+                end_sessions(connection, device.id, attempt.now).await?;
+                (ended, devices::renew(connection, user, &device, known.registration_id, attempt.now).await?)
             }
+            None => (Vec::new(), devices::add(connection, user, &device, attempt.now).await?),
         };
         insert_session(connection, user, device.id, &session, attempt.now).await?;
+        if let Some(Use::BackupCode(_)) = used {
+            tell(connection, &attempt, user, TrailEvent::BackupCodeUsed).await?;
+        }
+        let device_id = device.id;
+        let event = match same {
+            Some(_) => TrailEvent::DeviceRenewed { device_id },
+            None => TrailEvent::DeviceAdded { device_id },
+        };
+        tell(connection, &attempt, user, event).await?;
         Ok(SignedIn::Done { user_id: user, ended, told })
     })
 }
@@ -218,32 +277,6 @@ async fn insert_token(
     .bind::<Moment, _>(now)
     .execute(connection)
     .await?;
-    Ok(())
-}
-
-/// A token family with its device; `None`: it has ended.
-pub async fn session(connection: &mut Connection, id: uuid::Uuid) -> Result<Option<SessionRow>, StoreError> {
-    Ok(sql("SELECT s.user_id, s.device_id, s.generation, s.confirmed, s.expires_at, d.last_active_at \
-         FROM sessions s JOIN devices d ON d.id = s.device_id WHERE s.id = $1")
-    .bind::<Uuid, _>(id)
-    .get_result(connection)
-    .await
-    .optional()?)
-}
-
-/// Notes that a family's tokens of a number have been used.
-pub async fn confirm(
-    connection: &mut Connection,
-    id: uuid::Uuid,
-    generation: i64,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    sql("UPDATE sessions SET confirmed = $2, updated_at = $3 WHERE id = $1 AND confirmed < $2")
-        .bind::<Uuid, _>(id)
-        .bind::<BigInt, _>(generation)
-        .bind::<Moment, _>(now)
-        .execute(connection)
-        .await?;
     Ok(())
 }
 
@@ -301,6 +334,8 @@ pub async fn refresh(connection: &mut Connection, refresh: Refresh) -> Result<Re
             Some(next) => Ok(Refreshed::Done { generation, expires_at: next.expires_at }),
             None => {
                 end_session(connection, token.session_id, now).await?;
+                let event = TrailEvent::RefreshTokenReused { device_id: token.device_id };
+                trail::append(connection, token.user_id, event.into(), now).await?;
                 Ok(Refreshed::Reused)
             }
         }
@@ -335,7 +370,7 @@ pub async fn ended_since(connection: &mut Connection, since: Timestamp) -> Resul
         .await?)
 }
 
-/// Removes what has ended: codes, counts, families, tokens. Returns how many rows.
+/// Removes what has ended: codes, counts, families, tokens, set-ups of second factors. Returns how many rows.
 pub async fn sweep(connection: &mut Connection, now: Timestamp) -> Result<usize, StoreError> {
     let mut removed = 0;
     for statement in [
@@ -343,6 +378,7 @@ pub async fn sweep(connection: &mut Connection, now: Timestamp) -> Result<usize,
         "DELETE FROM allowances WHERE expires_at < $1",
         "DELETE FROM sessions WHERE expires_at < $1",
         "DELETE FROM refresh_tokens WHERE expires_at < $1",
+        "DELETE FROM second_factors WHERE enabled_at IS NULL AND expires_at < $1",
     ] {
         removed += sql(statement).bind::<Moment, _>(now).execute(connection).await?;
     }

@@ -2,59 +2,11 @@
 
 use super::*;
 use crate::rows::{BacklogRow, MessageRow, ReceiptRow};
-use crate::types::{Moment, Uuid};
-use diesel::QueryableByName;
+use crate::types::Uuid;
 use diesel::result::OptionalExtension;
 use diesel::sql_types::BigInt;
 use diesel_async::RunQueryDsl;
-use sotto_protocol::{ConversationId, DeviceId, Seq, Timestamp, UserId};
-
-#[derive(QueryableByName)]
-struct AttemptRow {
-    #[diesel(sql_type = BigInt)]
-    attempt: i64,
-}
-
-/// Where a device stands in conversations of its user: one text for all of them and for one.
-macro_rules! places {
-    ($where:literal, $rest:literal) => {
-        concat!(
-            "SELECT m.conversation_id, \
-            COALESCE(k.delivered_up_to, MIN(m.from_seq) - 1) AS mark, \
-            MAX(COALESCE(m.to_seq, h.last_seq)) AS head, \
-            h.floor_seq AS floor, \
-            MAX(CASE WHEN m.to_seq IS NULL THEN r.version ELSE 0 END) AS receipts_version, \
-            COALESCE(k.receipts_seen, 0) AS receipts_seen \
-         FROM memberships m \
-         JOIN heads h ON h.conversation_id = m.conversation_id \
-         JOIN receipts r ON r.conversation_id = m.conversation_id \
-         LEFT JOIN marks k ON k.conversation_id = m.conversation_id AND k.device_id = $2 ",
-            $where,
-            " GROUP BY m.conversation_id, k.delivered_up_to, k.receipts_seen, h.floor_seq",
-            $rest
-        )
-    };
-}
-
-/// Every conversation in which something waits for a device, with where it stands.
-pub async fn backlog(
-    connection: &mut Connection,
-    user: UserId,
-    device: DeviceId,
-) -> Result<Vec<BacklogRow>, StoreError> {
-    Ok(sql(places!(
-        "WHERE m.user_id = $1",
-        " HAVING MAX(COALESCE(m.to_seq, h.last_seq)) \
-                > COALESCE(k.delivered_up_to, MIN(m.from_seq) - 1) \
-             OR MAX(CASE WHEN m.to_seq IS NULL THEN r.version ELSE 0 END) \
-                > COALESCE(k.receipts_seen, 0) \
-         ORDER BY m.conversation_id"
-    ))
-    .bind::<Uuid, _>(user)
-    .bind::<Uuid, _>(device)
-    .load(connection)
-    .await?)
-}
+use sotto_protocol::{ConversationId, DeviceId, Seq, UserId};
 
 /// Where a device stands in one conversation; `None`: its user never was a member.
 pub async fn place(
@@ -63,13 +15,19 @@ pub async fn place(
     device: DeviceId,
     conversation: ConversationId,
 ) -> Result<Option<BacklogRow>, StoreError> {
-    Ok(sql(places!("WHERE m.user_id = $1 AND m.conversation_id = $3", ""))
-        .bind::<Uuid, _>(user)
-        .bind::<Uuid, _>(device)
-        .bind::<Uuid, _>(conversation)
-        .get_result(connection)
-        .await
-        .optional()?)
+    Ok(sql(places!(
+        []
+        ["memberships m",]
+        ["$2",]
+        [" WHERE m.user_id = $1 AND m.conversation_id = $3 \
+           GROUP BY m.conversation_id, k.delivered_up_to, k.receipts_seen, h.floor_seq"]
+    ))
+    .bind::<Uuid, _>(user)
+    .bind::<Uuid, _>(device)
+    .bind::<Uuid, _>(conversation)
+    .get_result(connection)
+    .await
+    .optional()?)
 }
 
 /// The messages of a range that a user may see, ascending. The range decides what was covered:
@@ -132,33 +90,4 @@ pub async fn receipts(
     .bind::<BigInt, _>(limit)
     .load(connection)
     .await?)
-}
-
-/// Claims a connection's number for a device (rule D7): the given one if it is the highest yet, or
-/// the next one. `None`: a higher one is known, or the device is gone.
-pub async fn claim_attempt(
-    connection: &mut Connection,
-    device: DeviceId,
-    attempt: Option<i64>,
-    now: Timestamp,
-) -> Result<Option<i64>, StoreError> {
-    let claimed: Option<AttemptRow> = match attempt {
-        Some(attempt) => sql("UPDATE devices SET attempt = $2, updated_at = $3 \
-             WHERE id = $1 AND attempt < $2 RETURNING attempt")
-        .bind::<Uuid, _>(device)
-        .bind::<BigInt, _>(attempt)
-        .bind::<Moment, _>(now)
-        .get_result(connection)
-        .await
-        .optional()?,
-        // Multiples of 512 are the device's own to count.
-        None => sql("UPDATE devices SET attempt = attempt + CASE WHEN attempt % 512 = 511 THEN 2 ELSE 1 END, \
-             updated_at = $2 WHERE id = $1 RETURNING attempt")
-        .bind::<Uuid, _>(device)
-        .bind::<Moment, _>(now)
-        .get_result(connection)
-        .await
-        .optional()?,
-    };
-    Ok(claimed.map(|row| row.attempt))
 }

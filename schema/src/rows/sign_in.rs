@@ -20,6 +20,8 @@ pub struct Allowance {
     pub windows: Vec<(u32, Duration)>,
     /// Moments before this one do not count.
     pub not_before: Timestamp,
+    /// How much one of them takes, at least 1.
+    pub cost: u32,
 }
 
 impl Allowance {
@@ -27,7 +29,20 @@ impl Allowance {
     #[must_use]
     pub fn new(kind: &'static str, subject: impl Into<Vec<u8>>, most: u32, span: Duration) -> Self {
         let not_before = Timestamp::from_micros(i64::MIN);
-        Self { kind, subject: subject.into(), windows: vec![(most, span)], not_before }
+        Self { kind, subject: subject.into(), windows: vec![(most, span)], not_before, cost: 1 }
+    }
+
+    /// One of them takes so much.
+    #[must_use]
+    pub fn costing(mut self, cost: u32) -> Self {
+        self.cost = cost.max(1);
+        self
+    }
+
+    /// How much so many of them take.
+    #[must_use]
+    pub fn cost_of(&self, count: usize) -> usize {
+        count.saturating_mul(usize::try_from(self.cost).unwrap_or(usize::MAX))
     }
 
     /// And another window.
@@ -43,15 +58,17 @@ impl Allowance {
         self.windows.iter().map(|(_, span)| *span).max().unwrap_or_default()
     }
 
-    /// The window that does not allow `count` more now; of several the one that lasts longest. `moments` are in order.
+    /// The window that does not allow `count` more now; of several the one that lasts longest. `moments` are in order, and
+    /// what costs more stands there as often.
     #[must_use]
     pub fn reached(&self, moments: &[Timestamp], count: usize, now: Timestamp) -> Option<Reached> {
+        let taken = self.cost_of(count);
         let reached = self.windows.iter().filter_map(|(most, span)| {
             let quota = usize::try_from(*most).unwrap_or(usize::MAX);
             let from = now.minus(*span);
             let recent: Vec<_> =
                 moments.iter().filter(|moment| **moment > from && **moment >= self.not_before).collect();
-            let over = (recent.len() + count).checked_sub(quota + 1)?;
+            let over = recent.len().saturating_add(taken).checked_sub(quota.saturating_add(1))?;
             // More than the window ever allows: the whole span, since nothing better can be said.
             let until = recent.get(over).map_or(now.plus(*span), |moment| moment.plus(*span));
             let wait = until.since(now).max(Duration::from_millis(1));
@@ -89,6 +106,10 @@ pub struct NewVerification {
     pub no_code: Vec<u8>,
     /// When the code ends.
     pub expires_at: Timestamp,
+    /// What it counts against.
+    pub asking: Vec<Allowance>,
+    /// What it counts against beside that if the code is sent; it is refused by these alike if it is not.
+    pub sending: Vec<Allowance>,
 }
 
 /// What became of a request for a code.
@@ -137,6 +158,10 @@ pub struct Attempt {
     pub most_tries: i64,
     /// What failures count against; empty when limits are off.
     pub failures: Vec<Allowance>,
+    /// What wrong second factors count against beside that.
+    pub second_factors: Vec<Allowance>,
+    /// Where it comes from, as the trail is to tell it.
+    pub address: Option<String>,
     /// The moment.
     pub now: Timestamp,
 }
@@ -150,6 +175,8 @@ pub struct SigningDevice {
     pub is_known: bool,
     /// What it says of itself.
     pub info: DeviceInfo,
+    /// The address that it came from, where addresses are kept.
+    pub address: Option<String>,
     /// Its keys, complete and checked.
     pub keys: Keys,
     /// When its signed prekey should be replaced.
@@ -186,6 +213,16 @@ pub enum SignedIn {
         /// Tries left of this verification.
         attempts_left: i64,
     },
+    /// The code is right, and the account has a second factor that was not shown; nothing was used up.
+    SecondFactorRequired {
+        /// Whether there are backup codes left.
+        backup_codes: bool,
+    },
+    /// The code is right and the second factor is not; that took a try of the code.
+    SecondFactorRejected {
+        /// Tries left of this verification.
+        attempts_left: i64,
+    },
     /// Too many failures; nothing was used up.
     Limited(Reached),
     /// In conflict with what is stored; nothing was used up.
@@ -203,6 +240,8 @@ pub enum Refusal {
     IdentityInUse,
     /// A known device must keep its suite and signing key.
     KeysChanged,
+    /// Another device of the user has this fingerprint.
+    FingerprintInUse,
     /// The user has as many devices as there may be.
     TooManyDevices,
 }

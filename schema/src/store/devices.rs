@@ -1,6 +1,7 @@
 //! Accounts and their devices.
 
 use crate::rows::sign_in::{AccountRow, KnownDeviceRow, RemovedDevice};
+use sotto_protocol::trail::Removal;
 use sotto_protocol::{DeviceId, Timestamp, UserId};
 
 super::facade! {
@@ -14,9 +15,7 @@ super::facade! {
     read fn account(user: UserId, device: DeviceId) -> Option<AccountRow> = devices::me;
     /// Removes a device with everything that belongs to it (with `idle_since` only if it was not heard of since), and
     /// tells it. `None`: there is no such device.
-    write fn remove_device(user: UserId, device: DeviceId, idle_since: Option<Timestamp>, now: Timestamp) -> Option<RemovedDevice> = devices::remove;
+    write fn remove_device(user: UserId, device: DeviceId, reason: Removal, idle_since: Option<Timestamp>, now: Timestamp) -> Option<RemovedDevice> = devices::remove;
     /// Devices that were not heard of since a moment, the longest silent first.
     read fn idle_devices(since: Timestamp, limit: i64) -> Vec<(UserId, DeviceId)> = devices::idle;
-    /// Notes that a device was heard of, unless that is known since `unless_since`.
-    write fn touch_device(device: DeviceId, unless_since: Timestamp, now: Timestamp) -> bool = devices::touch;
 }

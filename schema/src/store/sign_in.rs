@@ -2,25 +2,22 @@
 
 use crate::rows::sign_in::{
     Allowance, Attempt, EndedSessionRow, NewSession, NewVerification, Reached, Refresh, RefreshTokenRow, Refreshed,
-    SessionRow, SignedIn, SigningDevice, VerificationRow, VerificationStarted,
+    SignedIn, SigningDevice, VerificationRow, VerificationStarted,
 };
+use crate::second_factor::Shown;
 use sotto_protocol::{Timestamp, UserId, VerificationId};
 
 super::facade! {
     /// Stores a request for a code, if the limits allow.
-    write fn start_verification(new: NewVerification, allowances: Vec<Allowance>, now: Timestamp) -> VerificationStarted = sign_in::start;
+    write fn start_verification(new: NewVerification, now: Timestamp) -> VerificationStarted = sign_in::start;
     /// A request for a code.
     read fn verification(id: VerificationId) -> Option<VerificationRow> = sign_in::verification;
     /// Counts a wrong code; never signs anybody in.
     write fn wrong_code(attempt: Attempt) -> SignedIn = sign_in::wrong_code;
     /// Makes an account with its first device, after the right code.
     write fn register(attempt: Attempt, user: UserId, device: SigningDevice, session: NewSession) -> SignedIn = sign_in::register;
-    /// Signs a device in, new or known, after the right code.
-    write fn login(attempt: Attempt, device: SigningDevice, session: NewSession) -> SignedIn = sign_in::login;
-    /// A token family with its device; `None`: it has ended.
-    read fn session(id: uuid::Uuid) -> Option<SessionRow> = sign_in::session;
-    /// Notes that a family's tokens of a number have been used.
-    write fn confirm_session(id: uuid::Uuid, generation: i64, now: Timestamp) -> () = sign_in::confirm;
+    /// Signs a device in, new or known, after the right code and what was shown of the second factor.
+    write fn login(attempt: Attempt, shown: Shown, device: SigningDevice, session: NewSession) -> SignedIn = sign_in::login;
     /// A refresh token, by its hash.
     read fn refresh_token(hash: Vec<u8>) -> Option<RefreshTokenRow> = sign_in::refresh_token;
     /// Uses a refresh token: makes its successor, gives the same one again, or ends the family.
@@ -29,6 +26,6 @@ super::facade! {
     write fn take_allowance(allowance: Allowance, count: usize, now: Timestamp) -> Option<Reached> = allowances::take_alone;
     /// Families that were ended before their time since a moment.
     read fn ended_sessions(since: Timestamp) -> Vec<EndedSessionRow> = sign_in::ended_since;
-    /// Removes codes, counts, families and tokens that have ended.
+    /// Removes codes, counts, families, tokens and unfinished set-ups of second factors that have ended.
     write fn sweep_sign_in(now: Timestamp) -> usize = sign_in::sweep;
 }

@@ -2,19 +2,15 @@
 
 use crate::append::Wake;
 use crate::rows::{BacklogRow, MessageRow, ReceiptRow};
-use sotto_protocol::{ConversationId, DeviceId, Seq, Timestamp, UserId};
+use sotto_protocol::{ConversationId, DeviceId, Seq, UserId};
 
 super::facade! {
-    /// Every conversation in which something waits for a device.
-    read fn backlog(user: UserId, device: DeviceId) -> Vec<BacklogRow> = sync::backlog;
     /// Where a device stands in one conversation; `None`: its user never was a member.
     read fn place(user: UserId, device: DeviceId, conversation: ConversationId) -> Option<BacklogRow> = sync::place;
     /// The messages of a range (after, up to] that a user may see, ascending.
     read fn messages(conversation: ConversationId, user: UserId, after: Seq, up_to: Seq, limit: i64) -> Vec<MessageRow> = sync::messages;
     /// The receipts of a conversation after a version that concern a device, oldest first.
     read fn receipts(conversation: ConversationId, user: UserId, device: DeviceId, after: i64, limit: i64) -> Vec<ReceiptRow> = sync::receipts;
-    /// Claims a connection's number; `None`: a higher one is known, or the device is gone.
-    write fn claim_attempt(device: DeviceId, attempt: Option<i64>, now: Timestamp) -> Option<i64> = sync::claim_attempt;
     /// The wakes since a position, and the next position.
     read fn wakes_since(position: i64) -> (Vec<Wake>, i64) = wakes::since;
     /// Who is or ever was a member of these conversations.

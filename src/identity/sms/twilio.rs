@@ -1,10 +1,12 @@
 //! Twilio's HTTP API: one POST per message, repeated while the fault may be Twilio's.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use reqwest::{Client, StatusCode, header, redirect};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::breaker::{Admission, Breaker};
 use super::{SmsError, Text};
 use crate::config::Secret;
 use crate::config::sms::Twilio as Settings;
@@ -26,12 +28,51 @@ pub struct Twilio {
     /// Name and value of the form's field that says who sends.
     from: (&'static str, String),
     first_wait: Duration,
+    gate: Gate,
+}
+
+/// The breaker before a gateway, shared by all that call it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gate(Arc<Mutex<Breaker>>);
+
+impl Gate {
+    fn with<T>(&self, work: impl FnOnce(&mut Breaker) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How long the gateway is not called yet.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        self.with(|breaker| breaker.pause(Instant::now()))
+    }
+
+    /// Waits until a call may be made; `false`: that would be after `until`.
+    async fn pass(&self, until: Instant) -> bool {
+        loop {
+            match self.with(|breaker| breaker.admit(Instant::now())) {
+                Admission::Go => return true,
+                Admission::Wait(wait) if Instant::now() + wait >= until => return false,
+                Admission::Wait(wait) => tokio::time::sleep(wait).await,
+            }
+        }
+    }
+
+    fn heard(&self, well: bool) {
+        let changed = self.with(|breaker| if well { breaker.succeeded() } else { breaker.failed(Instant::now()) });
+        match (changed, well) {
+            (false, _) => return,
+            (true, true) => tracing::info!("the gateway for text messages works again"),
+            (true, false) => tracing::error!("the gateway for text messages fails; no code is sent until it works"),
+        }
+        metrics::gauge!("sotto_sms_gateway_down").set(if well { 0.0 } else { 1.0 });
+    }
 }
 
 /// How one try failed.
 enum Failure {
     /// Another try will not change it.
     Final(String),
+    /// Nor for any other message: it is about the account.
+    Refused(String),
     /// It may go better later, perhaps not before a time that the gateway named.
     Passing(String, Option<Duration>),
 }
@@ -66,10 +107,16 @@ impl Twilio {
             auth_token,
             from: (sender, from),
             first_wait: FIRST_WAIT,
+            gate: Gate::default(),
         })
     }
 
-    /// Sends a message; tried again after 5xx, 429 and when the connection failed, never after another 4xx.
+    /// The breaker before this gateway.
+    pub(super) fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// Sends a message, while the breaker lets calls through; tried again after 5xx, 429 and when the connection failed, never after another 4xx.
     ///
     /// # Errors
     /// What the last try ended with. Neither number nor code stands in it.
@@ -77,9 +124,15 @@ impl Twilio {
         let mut wait = self.first_wait;
         let mut tries = 1;
         loop {
-            let (reason, asked) = match self.attempt(text).await {
+            if !self.gate.pass(text.until).await {
+                return Err(SmsError::Gateway("it is down, and the code would come too late".to_owned()));
+            }
+            let outcome = self.attempt(text).await;
+            // A message that is refused for itself shows that the gateway works.
+            self.gate.heard(matches!(outcome, Ok(()) | Err(Failure::Final(_))));
+            let (reason, asked) = match outcome {
                 Ok(()) => return Ok(()),
-                Err(Failure::Final(reason)) => return Err(SmsError::Gateway(reason)),
+                Err(Failure::Final(reason) | Failure::Refused(reason)) => return Err(SmsError::Gateway(reason)),
                 Err(Failure::Passing(reason, asked)) => (reason, asked),
             };
             if tries == TRIES {
@@ -106,6 +159,9 @@ impl Twilio {
         }
         // The body may repeat the number, so only the status is told.
         let reason = format!("status {}", status.as_u16());
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) {
+            return Err(Failure::Refused(reason));
+        }
         if status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error() {
             return Err(Failure::Final(reason));
         }
@@ -203,7 +259,7 @@ mod tests {
         let slow = ResponseTemplate::new(201).set_delay(Duration::from_millis(300));
         let (server, twilio) = gateway(&[slow]).await;
         let sms = Sms::twilio(twilio, 10);
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         sms.reserve().unwrap().send(text()).await.unwrap();
         assert!(start.elapsed() < Duration::from_millis(200));
         assert_eq!(sms.drain(Duration::from_secs(5)).await, 0);

@@ -1,0 +1,114 @@
+//! How many messages of this node are on their way into the database, and when that is too many.
+//!
+//! What waits longer than a few seconds is refused when its turn comes, and was waited for in vain: its client has given
+//! up or asks again. So a message is let in only while about a second's work waits, by the speed that the Journals had
+//! under load; the others are refused at the door, where it costs least, and hear when to come again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Messages that may wait while nothing is known of the speed.
+const UNKNOWN: usize = 4096;
+/// However slow or fast the database is.
+const LEAST: usize = 256;
+const MOST: usize = 131_072;
+/// A transaction with fewer messages says little of the speed under load: it would have taken more in about the same time.
+const TELLING: usize = 64;
+/// A slower transaction takes one part in so many away: one stall is no slow database.
+const PARTS: usize = 16;
+
+/// The messages on their way. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Pressure(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    waiting: AtomicUsize,
+    /// Messages that may wait: what is written in a second.
+    room: AtomicUsize,
+    journals: usize,
+}
+
+/// A message on its way, for as long as this lives.
+#[derive(Debug)]
+pub struct Permit(Arc<Inner>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pressure {
+    /// None on their way to so many Journals.
+    #[must_use]
+    pub fn new(journals: usize) -> Self {
+        let room = AtomicUsize::new(UNKNOWN);
+        Self(Arc::new(Inner { waiting: AtomicUsize::new(0), room, journals: journals.max(1) }))
+    }
+
+    /// Lets a message in; `None`: too many wait.
+    #[must_use]
+    pub fn enter(&self) -> Option<Permit> {
+        let before = self.0.waiting.fetch_add(1, Ordering::Relaxed);
+        let permit = Permit(Arc::clone(&self.0));
+        let has_room = before < self.0.room.load(Ordering::Relaxed);
+        if !has_room {
+            metrics::counter!("sotto_overload_refused_total").increment(1);
+        }
+        has_room.then_some(permit)
+    }
+
+    /// A Journal has written so many messages in one transaction, and more were waiting.
+    pub fn note(&self, written: usize, took: Duration) {
+        if written < TELLING {
+            return;
+        }
+        let micros = usize::try_from(took.as_micros()).unwrap_or(usize::MAX).max(1);
+        let speed = written.saturating_mul(1_000_000).saturating_mul(self.0.journals).checked_div(micros);
+        let speed = speed.unwrap_or_default().clamp(LEAST, MOST);
+        // Two Journals at the same time: one of them is not counted, which does no harm.
+        let known = self.0.room.load(Ordering::Relaxed);
+        self.0.room.store(speed.max(known - known / PARTS), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enter_all(pressure: &Pressure) -> Vec<Permit> {
+        std::iter::from_fn(|| pressure.enter()).take(2 * MOST).collect()
+    }
+
+    #[test]
+    fn who_is_refused_takes_no_room_and_who_leaves_makes_some() {
+        let pressure = Pressure::new(1);
+        let mut permits = enter_all(&pressure);
+        assert_eq!(permits.len(), UNKNOWN);
+        assert!(pressure.enter().is_none() && pressure.enter().is_none());
+        permits.pop();
+        let last = pressure.enter();
+        assert!(last.is_some() && pressure.enter().is_none());
+        drop((permits, last));
+        assert_eq!(enter_all(&pressure).len(), UNKNOWN);
+    }
+
+    #[test]
+    fn the_room_becomes_what_is_written_in_a_second_within_bounds() {
+        for (written, millis, journals, room) in
+            [(500, 25, 1, 20_000), (500, 25, 4, 80_000), (512, 1000, 1, 512), (64, 5000, 1, LEAST), (512, 1, 8, MOST)]
+        {
+            let pressure = Pressure::new(journals);
+            for _ in 0..200 {
+                pressure.note(written, Duration::from_millis(millis));
+            }
+            let found = enter_all(&pressure).len();
+            assert!(found.abs_diff(room) <= PARTS, "{written} in {millis} ms: {found}");
+        }
+        let pressure = Pressure::new(1);
+        (0..100).for_each(|_| pressure.note(1, Duration::from_micros(700)));
+        assert_eq!(enter_all(&pressure).len(), UNKNOWN, "lone messages say nothing");
+    }
+}

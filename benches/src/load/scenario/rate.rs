@@ -1,0 +1,118 @@
+//! Pairs in an open loop: what a message takes while the server has a given load, or more than it can bear.
+
+use std::time::{Duration, Instant};
+
+use super::{Drive, begin, everybody};
+use crate::load::LoadError;
+use crate::load::device::Planned;
+use crate::load::measured::Measured;
+use crate::load::number::{count, size};
+use crate::load::settings::{Rate, Span, Via};
+use crate::load::summary::{Better, Figure};
+use crate::load::worker::{Facts, Worker};
+
+/// Messages that are sent before the thread looks for answers again.
+const BURST: usize = 32;
+
+impl Drive for Rate {
+    fn users(&self) -> usize {
+        size(u64::from(self.pairs) * 2 + u64::from(self.idle))
+    }
+
+    fn members(&self) -> usize {
+        2
+    }
+
+    fn expects_refusals(&self) -> bool {
+        self.overload
+    }
+
+    fn drive(&self, worker: &mut Worker, span: &Span) -> Result<Facts, LoadError> {
+        everybody(worker)?;
+        let (start, _, until) = begin(worker, span)?;
+        let all = if self.both { self.pairs * 2 } else { self.pairs };
+        let active = size(u64::from(self.pairs) * 2);
+        let is_sender = |index: &usize| worker.number(*index) < active && (self.both || index.is_multiple_of(2));
+        let senders: Vec<usize> = (0..worker.devices.len()).filter(is_sender).collect();
+        let by_rest = self.via == Via::Rest;
+        let mut pacer = Pacer::new(start, self.rate, count(senders.len()), all.into());
+        while !worker.is_over(until) {
+            let now = Instant::now();
+            for _ in 0..BURST {
+                let Some((tick, at)) = pacer.due(now.min(until)) else { break };
+                let sender = size(tick % count(senders.len()).max(1));
+                if let Some(sender) = senders.get(sender) {
+                    worker.send(*sender, Planned { at, size: worker.shared.size, by_rest })?;
+                }
+            }
+            worker.turn(pacer.next().min(until))?;
+        }
+        worker.settle()?;
+        Ok(Facts::new())
+    }
+
+    fn figures(&self, run: &Measured) -> Vec<Figure> {
+        let mut figures = run.traffic();
+        if self.overload {
+            let refused = run.per_second("refused_per_second", "sends refused", Better::Lower, |slice| slice.refused);
+            figures.insert(1, refused);
+            let silent = run.per_second(
+                "silent_refusals_per_second",
+                "refused without retry_after_ms",
+                Better::Lower,
+                |slice| slice.silent_refusals,
+            );
+            figures.insert(2, silent);
+        }
+        figures
+    }
+}
+
+/// The intended moments of a thread's messages, evenly spaced.
+pub struct Pacer {
+    start: Instant,
+    /// Messages of this thread per `per` nanoseconds.
+    messages: u128,
+    per: u128,
+    tick: u64,
+}
+
+impl Pacer {
+    /// For a thread that has `senders` of `all`, which send `rate` messages a second together.
+    pub fn new(start: Instant, rate: u64, senders: u64, all: u64) -> Self {
+        let messages = u128::from(rate) * u128::from(senders);
+        Self { start, messages, per: u128::from(all) * 1_000_000_000, tick: 0 }
+    }
+
+    /// When the next one is due; far away for a thread without senders.
+    pub fn next(&self) -> Instant {
+        let nanos = (u128::from(self.tick) * self.per).checked_div(self.messages);
+        let nanos = nanos.and_then(|nanos| u64::try_from(nanos).ok());
+        self.start + nanos.map_or(Duration::from_secs(86_400), Duration::from_nanos)
+    }
+
+    /// The next one, if it is due before this moment: its count from 0 and its moment.
+    pub fn due(&mut self, before: Instant) -> Option<(u64, Instant)> {
+        let at = self.next();
+        (at < before).then(|| {
+            self.tick += 1;
+            (self.tick - 1, at)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_evenly_spaced_and_none_is_left_out_after_a_stall() {
+        let start = Instant::now();
+        let mut pacer = Pacer::new(start, 1000, 2, 4);
+        assert_eq!(pacer.due(start), None);
+        let moments: Vec<_> = std::iter::from_fn(|| pacer.due(start + Duration::from_millis(100))).collect();
+        assert_eq!(moments.len(), 50, "half of the senders have half of the rate");
+        assert_eq!(moments[49], (49, start + Duration::from_millis(98)));
+        assert!(Pacer::new(start, 1000, 0, 4).next() > start + Duration::from_secs(3600));
+    }
+}

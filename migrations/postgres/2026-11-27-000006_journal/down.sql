@@ -1,0 +1,2 @@
+DROP FUNCTION journal_keep;
+DROP FUNCTION journal_look;

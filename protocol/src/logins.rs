@@ -1,0 +1,26 @@
+//! The history of sign-ins of an account.
+
+use crate::{DeviceId, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A try to sign in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Login {
+    /// When.
+    pub at: Timestamp,
+    /// How: `registration`, `code`, `code_totp` or `code_backup_code`; others may come.
+    pub method: String,
+    /// What came of it: `signed_in`, `wrong_code`, `second_factor_required`, `wrong_second_factor`, `limited` or `refused`;
+    /// others may come.
+    pub outcome: String,
+    /// The device that was signed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<DeviceId>,
+    /// From which address, where the server keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What the program said that it is (`User-Agent`), at most 200 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+}

@@ -1,0 +1,47 @@
+//! Bodies of the second factor: setting it up, backup codes.
+
+use crate::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `GET /v1/auth/totp`: whether sign-in asks for a second factor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SecondFactorState {
+    /// Whether sign-in asks for it.
+    pub enabled: bool,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled_at: Option<Timestamp>,
+    /// Until when a set-up that was begun can be finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_until: Option<Timestamp>,
+    /// Backup codes that were not used.
+    pub backup_codes_left: u64,
+}
+
+/// The answer to `POST /v1/auth/totp`: what an authenticator app needs. Shown this once.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct TotpSetUp {
+    /// The secret in base32, for typing.
+    pub secret: String,
+    /// `otpauth://totp/…`, for an app on the same device.
+    pub uri: String,
+    /// The same as a QR code in SVG.
+    pub qr_svg: String,
+    /// Until when the set-up can be finished.
+    pub expires_at: Timestamp,
+}
+
+/// `POST /v1/auth/totp/enable`.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct EnableTotp {
+    /// The six digits that the app shows now.
+    pub totp: String,
+}
+
+/// Backup codes, each good for one sign-in without the app. Shown this once.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct BackupCodes {
+    /// Ten of them.
+    pub backup_codes: Vec<String>,
+}

@@ -1,0 +1,184 @@
+//! The second factor of an account as state machines without I/O: what may be shown, what it uses up, what is refused.
+//!
+//! Nothing here knows a secret. Whoever compares codes says what a text turned out to be ([`Shown`]), and these types
+//! say what follows from it. The queries ask them under the account's lock and write what they have decided, so that what
+//! holds for every sequence here holds for every sequence there.
+
+use sotto_protocol::Timestamp;
+use uuid::Uuid;
+
+/// Wrong codes that finishing a set-up takes.
+pub const MOST_ENABLING_TRIES: i64 = 5;
+
+/// A request for a code from a text message, as its tries see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tries {
+    /// What failed so far: wrong codes, and wrong second factors behind the right code.
+    pub failed: i64,
+    /// At most so many.
+    pub most: i64,
+    /// Whether the code has served.
+    pub is_used: bool,
+}
+
+impl Tries {
+    /// Whether a code may still be compared.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        !self.is_used && self.failed < self.most
+    }
+
+    /// Counts a failure; so many are left.
+    pub const fn fail(&mut self) -> i64 {
+        self.failed += 1;
+        self.most - self.failed
+    }
+}
+
+/// What the texts of a request turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// There was none.
+    Nothing,
+    /// One that is not right.
+    Wrong,
+    /// The code of a time step that may be shown now.
+    Step {
+        /// The set-up whose secret it was compared with.
+        factor: Uuid,
+        /// The step.
+        step: i64,
+    },
+    /// A backup code.
+    BackupCode {
+        /// The set-up that it belongs to.
+        factor: Uuid,
+        /// The code.
+        id: Uuid,
+    },
+}
+
+/// What a proof uses up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A time step, and every older one.
+    Step(i64),
+    /// A backup code.
+    BackupCode(Uuid),
+}
+
+/// What a request comes to that may need a second factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The account has none.
+    NotNeeded,
+    /// It has one, and nothing was shown.
+    Required,
+    /// What was shown is not right, or was used before.
+    Rejected,
+    /// It is right, and uses this up.
+    Passed(Use),
+}
+
+/// What an attempt to finish a set-up comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enabling {
+    /// There is nothing to finish: none was begun, it has ended, or it was finished.
+    Nothing,
+    /// The code is not right; so many tries are left.
+    Rejected {
+        /// With none left the set-up must be begun anew.
+        attempts_left: i64,
+    },
+    /// It is enabled, and this step is used up.
+    Enabled {
+        /// The step.
+        step: i64,
+    },
+}
+
+/// A second factor that is being set up or enabled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Factor {
+    /// The set-up.
+    pub id: Uuid,
+    /// Wrong codes while it was being set up.
+    pub tries: i64,
+    /// The newest time step that was used.
+    pub last_step: i64,
+    /// Since when it is enabled.
+    pub enabled_at: Option<Timestamp>,
+    /// Until when the set-up can be finished.
+    pub expires_at: Timestamp,
+    /// Backup codes that were not used.
+    pub backup_codes: Vec<Uuid>,
+}
+
+impl Factor {
+    /// A set-up that begins.
+    #[must_use]
+    pub const fn begun(id: Uuid, expires_at: Timestamp) -> Self {
+        Self { id, tries: 0, last_step: 0, enabled_at: None, expires_at, backup_codes: Vec::new() }
+    }
+
+    /// Whether sign-in asks for it.
+    #[must_use]
+    pub const fn is_enabled(&self) -> bool {
+        self.enabled_at.is_some()
+    }
+
+    /// Whether the set-up can be finished.
+    #[must_use]
+    pub fn is_pending(&self, now: Timestamp) -> bool {
+        !self.is_enabled() && self.expires_at > now && self.tries < MOST_ENABLING_TRIES
+    }
+
+    /// Finishes the set-up by a code, with these backup codes.
+    pub fn enable(&mut self, shown: &Shown, backup_codes: Vec<Uuid>, now: Timestamp) -> Enabling {
+        if !self.is_pending(now) {
+            return Enabling::Nothing;
+        }
+        match *shown {
+            Shown::Step { factor, step } if factor == self.id && step > self.last_step => {
+                self.last_step = step;
+                self.enabled_at = Some(now);
+                self.backup_codes = backup_codes;
+                Enabling::Enabled { step }
+            }
+            _ => {
+                self.tries += 1;
+                Enabling::Rejected { attempts_left: MOST_ENABLING_TRIES - self.tries }
+            }
+        }
+    }
+
+    fn proof(&self, shown: &Shown) -> Option<Use> {
+        match *shown {
+            Shown::Step { factor, step } if factor == self.id && step > self.last_step => Some(Use::Step(step)),
+            Shown::BackupCode { factor, id } if factor == self.id && self.backup_codes.contains(&id) => {
+                Some(Use::BackupCode(id))
+            }
+            _ => None,
+        }
+    }
+
+    /// Uses up what a verdict has named.
+    pub fn use_up(&mut self, used: Use) {
+        match used {
+            Use::Step(step) => self.last_step = self.last_step.max(step),
+            Use::BackupCode(id) => self.backup_codes.retain(|code| *code != id),
+        }
+    }
+}
+
+/// What a request comes to when the account has this second factor, or none. Uses nothing up.
+#[must_use]
+pub fn judge(factor: Option<&Factor>, shown: &Shown) -> Verdict {
+    let Some(factor) = factor.filter(|factor| factor.is_enabled()) else {
+        return Verdict::NotNeeded;
+    };
+    match shown {
+        Shown::Nothing => Verdict::Required,
+        shown => factor.proof(shown).map_or(Verdict::Rejected, Verdict::Passed),
+    }
+}

@@ -1,0 +1,19 @@
+//! The second factor of accounts.
+
+use crate::rows::reauthentication::{Proof, Proved};
+use crate::rows::second_factor::{BackupCodeRow, FactorChange, FactorRow, NewFactor};
+use crate::second_factor::{Enabling, Shown};
+use sotto_protocol::{Timestamp, UserId};
+
+super::facade! {
+    /// The second factor of an account, enabled or being set up.
+    read fn second_factor(user: UserId) -> Option<FactorRow> = second_factor::of_user;
+    /// The second factor of a number's account.
+    read fn second_factor_of_phone(phone: String) -> Option<FactorRow> = second_factor::of_phone;
+    /// Begins a set-up in the place of an unfinished one; `false`: a second factor is enabled, and nothing was done.
+    write fn begin_second_factor(user: UserId, new: NewFactor, now: Timestamp) -> bool = second_factor::begin;
+    /// Finishes a set-up by what was shown, with these backup codes.
+    write fn enable_second_factor(user: UserId, shown: Shown, codes: Vec<BackupCodeRow>, now: Timestamp) -> Enabling = second_factor::enable;
+    /// Changes an enabled second factor, if the proof holds.
+    write fn change_second_factor(proof: Proof, change: FactorChange) -> Proved = second_factor::change;
+}
