@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod pages;
 pub mod query;
+pub mod registration_lock;
 pub mod second_factor;
 pub mod socket;
 pub mod sync;
@@ -123,6 +124,7 @@ tables! {
         "/v1/auth/verifications" open { POST auth::start_verification }
         "/v1/auth/register" open { POST auth::register }
         "/v1/auth/login" open { POST auth::login }
+        "/v1/auth/recover" open { POST auth::recover }
         "/v1/auth/refresh" open { POST auth::refresh }
         "/v1/auth/logout" signed_in { POST auth::logout }
         "/v1/auth/me" signed_in { GET auth::me }
@@ -130,6 +132,9 @@ tables! {
         "/v1/auth/totp/enable" signed_in { POST second_factor::enable }
         "/v1/auth/totp/disable" signed_in { POST second_factor::disable }
         "/v1/auth/backup_codes" signed_in { POST second_factor::renew_backup_codes }
+        "/v1/auth/registration_lock" signed_in { GET registration_lock::state, PUT registration_lock::set }
+        "/v1/auth/registration_lock/remove" signed_in { POST registration_lock::remove }
+        "/v1/auth/phone" signed_in { POST account::change_phone }
         "/v1/auth/deletion" signed_in { GET account::show, POST account::request, DELETE account::cancel }
         "/v1/auth/export" signed_in { GET account::export }
         "/v1/auth/trail" signed_in { GET history::trail }

@@ -1,8 +1,8 @@
 //! Who somebody is: codes, tokens, keys and their checks, second factors, secrets at rest.
 //!
 //! One noun per file. Most of them are pure: bytes and a moment come in, a verdict goes out. [`Identity`] joins them
-//! with the database: `sign_in`, `second_factor`, `reauthentication`, `history`, `deletion`, `export`, `session` and `directory` hold its methods. HTTP and the socket ask it and nobody
-//! else. Time comes in as a parameter everywhere.
+//! with the database: `sign_in`, `second_factor`, `registration_lock`, `reauthentication`, `number`, `recovery`, `history`, `deletion`,
+//! `export`, `session` and `directory` hold its methods. HTTP and the socket ask it and nobody else. Time comes in as a parameter everywhere.
 
 pub mod access_token;
 pub mod backup_code;
@@ -14,12 +14,17 @@ pub mod device_proof;
 mod devices;
 mod directory;
 mod export;
+mod guard;
 pub mod history;
 pub mod key_check;
 pub mod network;
+mod number;
 pub mod phone;
+pub mod pin;
 mod reauthentication;
+mod recovery;
 pub mod refresh_token;
+mod registration_lock;
 pub mod rotation;
 pub mod sealed;
 pub mod second_factor;
@@ -64,6 +69,7 @@ pub struct Identity {
     random: SystemRandom,
     sessions: Sessions,
     links: device_link::Waiting,
+    hashing: pin::Hashing,
     heard: Mutex<sweep::Heard>,
     history: History,
 }
@@ -91,6 +97,7 @@ impl Identity {
             random: SystemRandom::new(),
             sessions: Sessions::default(),
             links: device_link::Waiting::default(),
+            hashing: pin::Hashing::default(),
             heard: Mutex::new(sweep::Heard::since(Timestamp::now())),
             history: History::default(),
         }

@@ -32,6 +32,7 @@ async fn sign_in_again(node: &TestNode, device: &mut Device) -> sotto_client::pr
         keys: device.keys.sign_in_keys(5).unwrap(),
         totp: None,
         backup_code: None,
+        pin: None,
     };
     rest.login(&request).await.unwrap()
 }

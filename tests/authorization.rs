@@ -143,6 +143,7 @@ const TABLE: &[Row] = &[
     open("POST /v1/auth/verifications", "201", |_| json!({"phone": fresh_phone(), "purpose": "registration"})),
     open("POST /v1/auth/register", "code_rejected", |_| sign_in()),
     open("POST /v1/auth/login", "code_rejected", |_| sign_in()),
+    open("POST /v1/auth/recover", "code_rejected", |_| sign_in()),
     open("POST /v1/auth/refresh", "unauthenticated", |_| json!({"refresh_token": "A".repeat(43)})),
     own("POST /v1/auth/logout", "204", nothing),
     own("GET /v1/auth/me", "200", nothing),
@@ -151,6 +152,14 @@ const TABLE: &[Row] = &[
     own("POST /v1/auth/totp/enable", "conflict", |_| json!({"totp": "000000"})),
     own("POST /v1/auth/totp/disable", "code_rejected", again),
     own("POST /v1/auth/backup_codes", "code_rejected", again),
+    own("GET /v1/auth/registration_lock", "200", nothing),
+    own("PUT /v1/auth/registration_lock", "code_rejected", |world| {
+        let mut body = again(world);
+        body["pin"] = json!("2580");
+        body
+    }),
+    own("POST /v1/auth/registration_lock/remove", "code_rejected", again),
+    own("POST /v1/auth/phone", "code_rejected", again),
     // Open are only the two ends of the new device, which has nothing yet but the link's secret.
     open("POST /v1/auth/links", "201", |_| json!({"device": sign_in()["device"], "keys": complete_keys()})),
     own("POST /v1/auth/links/{link_id}/scan", "not_found", link_code),

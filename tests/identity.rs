@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use crate::support::database::{self, Kind};
 
-const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+pub const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 /// What the live side was told.
 #[derive(Default)]
@@ -55,18 +55,18 @@ impl Changes for Told {
     }
 }
 
-struct World {
-    identity: Identity,
+pub struct World {
+    pub identity: Identity,
     /// Another node on the same store.
-    other: Identity,
-    store: Store,
+    pub other: Identity,
+    pub store: Store,
     told: Arc<Told>,
     folder: tempfile::TempDir,
-    now: Timestamp,
+    pub now: Timestamp,
 }
 
 impl World {
-    async fn new(kind: Kind, change: impl FnOnce(&mut Config)) -> Self {
+    pub async fn new(kind: Kind, change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = database::fresh(kind, folder.path()).await;
         let store = Store::open(&url, &StoreSettings::default()).await.unwrap();
@@ -84,7 +84,7 @@ impl World {
         Self { identity, other, store, told, folder, now: Timestamp::now() }
     }
 
-    fn later(&mut self, seconds: u64) {
+    pub fn later(&mut self, seconds: u64) {
         self.now = self.now.plus(Duration::from_secs(seconds));
     }
 
@@ -98,20 +98,20 @@ impl World {
         Ok(self.identity.start_verification(request, HERE, self.now).await?.verification_id)
     }
 
-    async fn code(&self, phone: &str, purpose: Purpose) -> (VerificationId, String) {
+    pub async fn code(&self, phone: &str, purpose: Purpose) -> (VerificationId, String) {
         let id = self.start(phone, purpose).await.unwrap();
         let line = self.outbox().pop().unwrap();
         assert_eq!(line["to"], phone);
         (id, line["code"].as_str().unwrap().to_owned())
     }
 
-    async fn register(&self, phone: &str, seed: u8) -> Tokens {
+    pub async fn register(&self, phone: &str, seed: u8) -> Tokens {
         let (verification_id, code) = self.code(phone, Purpose::Registration).await;
-        let request = RegisterRequest { verification_id, code, device: device(), keys: keys(seed, 0) };
+        let request = RegisterRequest { verification_id, code, device: device(), keys: keys(seed, 0), pin: None };
         self.identity.register(request, HERE, self.now).await.unwrap()
     }
 
-    async fn login(&self, phone: &str, seed: u8, proof: bool) -> Result<Tokens, ApiError> {
+    pub async fn login(&self, phone: &str, seed: u8, proof: bool) -> Result<Tokens, ApiError> {
         let (verification_id, code) = self.code(phone, Purpose::Login).await;
         self.login_with(verification_id, code, seed, proof).await
     }
@@ -133,11 +133,12 @@ impl World {
             device_proof: proof,
             totp: None,
             backup_code: None,
+            pin: None,
         };
         self.identity.login(request, HERE, self.now).await
     }
 
-    async fn caller(&self, tokens: &Tokens) -> Caller {
+    pub async fn caller(&self, tokens: &Tokens) -> Caller {
         self.identity.authenticate(&tokens.access_token, self.now).await.unwrap()
     }
 }
@@ -146,7 +147,7 @@ fn identity_key(seed: u8) -> SigningKey {
     SigningKey::from_bytes([seed; 32])
 }
 
-fn device() -> DeviceInfo {
+pub fn device() -> DeviceInfo {
     DeviceInfo {
         name: "Phone".into(),
         platform: Platform::Android,
@@ -173,7 +174,7 @@ fn one_time(ids: std::ops::Range<i64>) -> Vec<OneTimeKey> {
     ids.map(|key_id| OneTimeKey { key_id, public_key: identity_key(200).public().into() }).collect()
 }
 
-fn keys(seed: u8, first_id: i64) -> Keys {
+pub fn keys(seed: u8, first_id: i64) -> Keys {
     Keys {
         suite: Some(Suite::Signal),
         registration_id: Some(7),
@@ -186,7 +187,7 @@ fn keys(seed: u8, first_id: i64) -> Keys {
     }
 }
 
-fn status(result: Result<impl Sized, ApiError>) -> (u16, ErrorCode) {
+pub fn status(result: Result<impl Sized, ApiError>) -> (u16, ErrorCode) {
     match result {
         Ok(_) => panic!("this should have been refused"),
         Err(ApiError(problem)) => (problem.status, problem.code),
@@ -207,10 +208,10 @@ fn other_code(code: &str) -> String {
     format!("{:06}", (code.parse::<u32>().unwrap() + 1) % 1_000_000)
 }
 
-const REJECTED: (u16, ErrorCode) = (401, ErrorCode::CodeRejected);
-const UNAUTHENTICATED: (u16, ErrorCode) = (401, ErrorCode::Unauthenticated);
-const CONFLICT: (u16, ErrorCode) = (409, ErrorCode::Conflict);
-const LIMITED: (u16, ErrorCode) = (429, ErrorCode::RateLimited);
+pub const REJECTED: (u16, ErrorCode) = (401, ErrorCode::CodeRejected);
+pub const UNAUTHENTICATED: (u16, ErrorCode) = (401, ErrorCode::Unauthenticated);
+pub const CONFLICT: (u16, ErrorCode) = (409, ErrorCode::Conflict);
+pub const LIMITED: (u16, ErrorCode) = (429, ErrorCode::RateLimited);
 
 macro_rules! in_a_world {
     ($($name:ident($world:ident, $($config:ident => $change:block)?) $body:block)+) => {
@@ -229,19 +230,20 @@ macro_rules! in_a_world {
         }
     };
 }
+pub(crate) use in_a_world;
 
 in_a_world! {
     a_code_has_five_tries_and_one_use(world, config => { config.limits.enabled = false; }) {
         let (id, code) = world.code("+15550000001", Purpose::Registration).await;
         let register = async |code: String| {
-            let request = RegisterRequest { verification_id: id, code, device: device(), keys: keys(1, 0) };
+            let request = RegisterRequest { verification_id: id, code, device: device(), keys: keys(1, 0), pin: None };
             world.identity.register(request, HERE, world.now).await
         };
         // What is no try costs none: another purpose, and 422.
         assert_eq!(attempts_left(world.login_with(id, code.clone(), 1, false).await), 0);
         let mut broken = keys(1, 0);
         broken.signed_prekey.as_mut().unwrap().signature.0[3] ^= 1;
-        let request = RegisterRequest { verification_id: id, code: code.clone(), device: device(), keys: broken };
+        let request = RegisterRequest { verification_id: id, code: code.clone(), device: device(), keys: broken, pin: None };
         let ApiError(problem) = world.identity.register(request, HERE, world.now).await.err().unwrap();
         assert_eq!(problem.errors[0].pointer.as_deref(), Some("/keys/signed_prekey/signature"));
         for left in [4, 3, 2, 1] {
@@ -253,10 +255,10 @@ in_a_world! {
         let (id, code) = world.code("+15550000002", Purpose::Registration).await;
         for left in [4, 3, 2, 1, 0] {
             let request =
-                RegisterRequest { verification_id: id, code: other_code(&code), device: device(), keys: keys(2, 0) };
+                RegisterRequest { verification_id: id, code: other_code(&code), device: device(), keys: keys(2, 0), pin: None };
             assert_eq!(attempts_left(world.identity.register(request, HERE, world.now).await), left);
         }
-        let request = RegisterRequest { verification_id: id, code, device: device(), keys: keys(2, 0) };
+        let request = RegisterRequest { verification_id: id, code, device: device(), keys: keys(2, 0), pin: None };
         assert_eq!(attempts_left(world.identity.register(request, HERE, world.now).await), 0);
     }
 
@@ -265,10 +267,10 @@ in_a_world! {
         let (verification_id, code) = world.code("+15550000001", Purpose::Registration).await;
         for _ in 0..3 {
             let request =
-                RegisterRequest { verification_id, code: code.clone(), device: device(), keys: keys(2, 0) };
+                RegisterRequest { verification_id, code: code.clone(), device: device(), keys: keys(2, 0), pin: None };
             assert_eq!(status(world.identity.register(request, HERE, world.now).await), CONFLICT);
         }
-        let request = RegisterRequest { verification_id, code: other_code(&code), device: device(), keys: keys(2, 0) };
+        let request = RegisterRequest { verification_id, code: other_code(&code), device: device(), keys: keys(2, 0), pin: None };
         assert_eq!(attempts_left(world.identity.register(request, HERE, world.now).await), 4);
     }
 

@@ -146,6 +146,7 @@ impl World {
             code: line["code"].as_str().unwrap().to_owned(),
             device: info("phone"),
             keys: DeviceKeys::generate().sign_in_keys(1).unwrap(),
+            pin: None,
         };
         self.nodes[0].register(request, HERE, self.begun).await.unwrap()
     }

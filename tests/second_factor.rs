@@ -106,6 +106,7 @@ pub async fn request(node: &TestNode, phone: &str, purpose: Purpose) -> LoginReq
         device_proof: None,
         totp: None,
         backup_code: None,
+        pin: None,
     }
 }
 

@@ -616,6 +616,7 @@ impl Node {
                     .and_then(|state| view(&state, user))
                     .map(|conversation| Event::ConversationChanged(ConversationChanged { conversation })),
                 "device_updated" => serde_json::from_value(row.body).ok().map(Event::DeviceUpdated),
+                "phone_changed" => serde_json::from_value(row.body).ok().map(Event::PhoneChanged),
                 "account_deletion" => serde_json::from_value(row.body).ok().map(Event::AccountDeletion),
                 // Not to the device itself: it has just been heard of.
                 "device_expiring" if device != row.object.into() => {

@@ -91,15 +91,16 @@ impl Error {
         self.problem().map(|problem| problem.code)
     }
 
-    /// Whether the code was right and the account asks for a second factor beside it, or the one that was shown was not
+    /// Whether the code was right and the account asks for a second factor or a PIN beside it, or the one that was shown was not
     /// accepted. The code is not used up.
     #[must_use]
     pub fn needs_second_factor(&self) -> bool {
         self.problem().is_some_and(|problem| match problem.code {
             ErrorCode::SecondFactorRequired => true,
-            ErrorCode::CodeRejected => {
-                problem.errors.iter().any(|error| matches!(error.pointer.as_deref(), Some("/totp" | "/backup_code")))
-            }
+            ErrorCode::CodeRejected => problem
+                .errors
+                .iter()
+                .any(|error| matches!(error.pointer.as_deref(), Some("/totp" | "/backup_code" | "/pin"))),
             _ => false,
         })
     }

@@ -2,7 +2,9 @@
 
 use sotto_protocol::account::AccountDeletion;
 use sotto_protocol::conversation::Conversation;
-use sotto_protocol::event::{Delivered, DeviceExpiring, DeviceUpdated, DevicesChanged, HistoryPruned, Read};
+use sotto_protocol::event::{
+    Delivered, DeviceExpiring, DeviceUpdated, DevicesChanged, HistoryPruned, PhoneChanged, Read,
+};
 use sotto_protocol::frame::{Presence, Typing};
 use sotto_protocol::message::{Kind, Sender, SystemEntry};
 use sotto_protocol::{ConversationId, MessageId, Seq, Timestamp};
@@ -61,6 +63,8 @@ pub enum Event {
     DeviceExpiring(DeviceExpiring),
     /// This account will be deleted, or will not any more: let the user know.
     AccountDeletion(AccountDeletion),
+    /// This account has another number.
+    PhoneChanged(PhoneChanged),
     /// Older messages are gone from the server; the store still has those it got.
     HistoryPruned(HistoryPruned),
     /// Somebody writes, or stopped.

@@ -46,6 +46,7 @@ pub(crate) fn apply(tx: &mut Tx<'_>, me: Me, events: Vec<Durable>) -> Result<App
             Durable::DeviceUpdated(updated) => applied.events.push(Event::DeviceUpdated(updated)),
             Durable::DeviceExpiring(expiring) => applied.events.push(Event::DeviceExpiring(expiring)),
             Durable::AccountDeletion(changed) => applied.events.push(Event::AccountDeletion(changed)),
+            Durable::PhoneChanged(changed) => applied.events.push(Event::PhoneChanged(changed)),
             Durable::KeysLow(low) => applied.keys_low.push(low.kind),
             Durable::HistoryPruned(pruned) => applied.events.push(Event::HistoryPruned(pruned)),
         }

@@ -1,11 +1,12 @@
 //! Every REST call of the contract, typed.
 
+mod account;
+
 use crate::error::{Error, Result};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sotto_protocol::account::AccountDeletion;
 use sotto_protocol::auth::{
     FoundUser, LoginRequest, LookupAnswer, LookupRequest, Me, Purpose, RefreshRequest, RegisterRequest, Tokens,
     Verification, VerificationRequest,
@@ -13,15 +14,10 @@ use sotto_protocol::auth::{
 use sotto_protocol::conversation::{
     Conversation, ConversationType, CreateConversation, MemberChange, Page, ReadMessage, ReadUpTo,
 };
-use sotto_protocol::export::Export;
 use sotto_protocol::keys::{KeyCount, Keys, UserKeys};
-use sotto_protocol::logins::Login;
 use sotto_protocol::message::{Message, OutgoingMessage, Sent};
-use sotto_protocol::reauthentication::Reauthentication;
-use sotto_protocol::second_factor::{BackupCodes, EnableTotp, SecondFactorState, TotpSetUp};
 use sotto_protocol::sync::{SyncAck, SyncPage};
 use sotto_protocol::text::percent_encode;
-use sotto_protocol::trail::TrailPage;
 use sotto_protocol::{ConversationId, DeviceId, ErrorCode, MessageId, Problem, Seq, UserId};
 use std::fmt;
 use std::sync::Once;
@@ -167,96 +163,6 @@ impl Rest {
     /// As [`Rest::verify`].
     pub async fn me(&self) -> Result<Me> {
         self.get("/v1/auth/me").await
-    }
-
-    /// `GET /v1/auth/totp`: whether sign-in asks for a second factor.
-    ///
-    /// # Errors
-    /// As [`Rest::verify`].
-    pub async fn second_factor(&self) -> Result<SecondFactorState> {
-        self.get("/v1/auth/totp").await
-    }
-
-    /// `POST /v1/auth/totp`: begins to set a second factor up.
-    ///
-    /// # Errors
-    /// As [`Rest::verify`].
-    pub async fn set_up_totp(&self) -> Result<TotpSetUp> {
-        parse(&self.send(Method::POST, "/v1/auth/totp", None::<&()>, HeaderMap::new()).await?)
-    }
-
-    /// `POST /v1/auth/totp/enable`: finishes the set-up by a code; the backup codes are told this once.
-    ///
-    /// # Errors
-    /// As [`Rest::verify`].
-    pub async fn enable_totp(&self, totp: &str) -> Result<BackupCodes> {
-        self.post("/v1/auth/totp/enable", &EnableTotp { totp: totp.to_owned() }).await
-    }
-
-    /// `POST /v1/auth/totp/disable`.
-    ///
-    /// # Errors
-    /// As [`Rest::verify`].
-    pub async fn disable_totp(&self, proof: &Reauthentication) -> Result<()> {
-        nothing(self.send(Method::POST, "/v1/auth/totp/disable", Some(proof), HeaderMap::new()).await?)
-    }
-
-    /// `POST /v1/auth/backup_codes`: new ones in the place of all others.
-    ///
-    /// # Errors
-    /// As [`Rest::verify`].
-    pub async fn renew_backup_codes(&self, proof: &Reauthentication) -> Result<BackupCodes> {
-        self.post("/v1/auth/backup_codes", proof).await
-    }
-
-    /// `POST /v1/auth/deletion`.
-    ///
-    /// # Errors
-    /// As [`Rest::verify`].
-    pub async fn request_deletion(&self, proof: &Reauthentication) -> Result<AccountDeletion> {
-        self.post("/v1/auth/deletion", proof).await
-    }
-
-    /// `GET /v1/auth/deletion`.
-    ///
-    /// # Errors
-    /// As [`Rest::verify`].
-    pub async fn deletion(&self) -> Result<AccountDeletion> {
-        self.get("/v1/auth/deletion").await
-    }
-
-    /// `DELETE /v1/auth/deletion`.
-    ///
-    /// # Errors
-    /// As [`Rest::verify`]; `not_found` when none was asked for.
-    pub async fn cancel_deletion(&self) -> Result<()> {
-        nothing(self.send(Method::DELETE, "/v1/auth/deletion", None::<&()>, HeaderMap::new()).await?)
-    }
-
-    /// `GET /v1/auth/export`: what the server knows of the account; a few times a day.
-    ///
-    /// # Errors
-    /// As [`Rest::verify`].
-    pub async fn export(&self) -> Result<Export> {
-        self.get("/v1/auth/export").await
-    }
-
-    /// `GET /v1/auth/trail`: entries above a number, oldest first, as the server tells them.
-    ///
-    /// # Errors
-    /// As [`Rest::verify`].
-    pub async fn trail(&self, after: i64, limit: usize) -> Result<TrailPage> {
-        self.get(&format!("/v1/auth/trail?after={after}&limit={limit}")).await
-    }
-
-    /// `GET /v1/auth/logins`: tries to sign in, newest first.
-    ///
-    /// # Errors
-    /// As [`Rest::verify`].
-    pub async fn logins(&self, after: Option<&str>, limit: usize) -> Result<Page<Login>> {
-        let after = after.map(|cursor| format!("after={}", percent_encode(cursor)));
-        self.get(&path("/v1/auth/logins", &after.into_iter().chain([format!("limit={limit}")]).collect::<Vec<_>>()))
-            .await
     }
 
     /// `PUT /v1/keys`.

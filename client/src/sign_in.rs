@@ -8,7 +8,7 @@ use crate::link::ATTEMPT;
 use crate::rest::Rest;
 use crate::store::{Store, Tx};
 use sotto_protocol::VerificationId;
-use sotto_protocol::auth::{DeviceInfo, LoginRequest, Purpose, RegisterRequest, Tokens, Verification};
+use sotto_protocol::auth::{DeviceInfo, LoginRequest, Purpose, RecoverRequest, RegisterRequest, Tokens, Verification};
 use std::fmt;
 
 /// What signing in needs. `Debug` shows no code.
@@ -24,13 +24,15 @@ pub struct SignIn {
     pub totp: Option<String>,
     /// Replacement for the second factor.
     pub backup_code: Option<String>,
+    /// PIN of the registration lock, where the account has one and no second factor.
+    pub pin: Option<String>,
 }
 
 impl SignIn {
     /// Signing in without second factor.
     #[must_use]
     pub fn new(verification_id: VerificationId, code: impl Into<String>, device: DeviceInfo) -> Self {
-        Self { verification_id, code: code.into(), device, totp: None, backup_code: None }
+        Self { verification_id, code: code.into(), device, totp: None, backup_code: None, pin: None }
     }
 
     /// The same with the code that the authenticator app shows: after [`Error::needs_second_factor`], with the same
@@ -44,6 +46,12 @@ impl SignIn {
     #[must_use]
     pub fn with_backup_code(self, backup_code: impl Into<String>) -> Self {
         Self { backup_code: Some(backup_code.into()), ..self }
+    }
+
+    /// The same with the PIN of the registration lock.
+    #[must_use]
+    pub fn with_pin(self, pin: impl Into<String>) -> Self {
+        Self { pin: Some(pin.into()), ..self }
     }
 }
 
@@ -62,15 +70,16 @@ impl Client {
         Rest::new(server)?.verify(phone, purpose).await
     }
 
-    /// Makes an account with this store's keys as its first device.
+    /// Makes an account with this store's keys as its first device. With the PIN of a registration lock, the account that has
+    /// the number is deleted with everything in it, and this one takes its place.
     ///
     /// # Errors
     /// As the REST calls. After an unknown outcome [`Client::login`] with the same store goes on.
     pub async fn register(options: Options, store: Store, sign_in: SignIn) -> Result<Self> {
         let rest = Rest::new(&options.server)?;
         let keys = store.run(account::sign_in_keys).await?;
-        let SignIn { verification_id, code, device, .. } = sign_in;
-        let tokens = rest.register(&RegisterRequest { verification_id, code, device, keys }).await?;
+        let SignIn { verification_id, code, device, pin, .. } = sign_in;
+        let tokens = rest.register(&RegisterRequest { verification_id, code, device, keys, pin }).await?;
         Self::signed_in(options, rest, store, tokens).await
     }
 
@@ -78,11 +87,11 @@ impl Client {
     /// proves it and becomes the same device again, with everything that waits for it.
     ///
     /// # Errors
-    /// As the REST calls. [`Error::needs_second_factor`]: the account has one; ask for it and repeat with
-    /// [`SignIn::with_totp`] or [`SignIn::with_backup_code`], the code from the text message still serves.
+    /// As the REST calls. [`Error::needs_second_factor`]: the account has one, or a PIN; ask for it and repeat with
+    /// [`SignIn::with_totp`], [`SignIn::with_backup_code`] or [`SignIn::with_pin`], the code from the text message still serves.
     pub async fn login(options: Options, store: Store, sign_in: SignIn) -> Result<Self> {
         let rest = Rest::new(&options.server)?;
-        let SignIn { verification_id, code, device, totp, backup_code } = sign_in;
+        let SignIn { verification_id, code, device, totp, backup_code, pin } = sign_in;
         let (keys, device_proof) = store
             .run(move |tx| {
                 let known = account::find(tx)?.is_some();
@@ -91,8 +100,28 @@ impl Client {
                 Ok((keys, proof))
             })
             .await?;
-        let request = LoginRequest { verification_id, code, device, keys, device_proof, totp, backup_code };
+        let request = LoginRequest { verification_id, code, device, keys, device_proof, totp, backup_code, pin };
         let tokens = rest.login(&request).await?;
+        Self::signed_in(options, rest, store, tokens).await
+    }
+
+    /// Signs this empty store in as a new device and removes all others, for whoever has lost them: by a code for
+    /// [`Purpose::Recovery`] and the second factor, or else the PIN. A backup code turns the second factor off.
+    ///
+    /// # Errors
+    /// As [`Client::login`]; `conflict` when the account has neither a second factor nor a PIN, and [`Error::Usage`] for a store
+    /// that is signed in.
+    pub async fn recover(options: Options, store: Store, sign_in: SignIn) -> Result<Self> {
+        let rest = Rest::new(&options.server)?;
+        let keys = store
+            .run(|tx| match Credentials::load(tx)? {
+                Some(_) => Err(Error::Usage("this store is signed in; recovery is for a new device".to_owned())),
+                None => account::sign_in_keys(tx),
+            })
+            .await?;
+        let SignIn { verification_id, code, device, totp, backup_code, pin } = sign_in;
+        let request = RecoverRequest { verification_id, code, device, keys, totp, backup_code, pin };
+        let tokens = rest.recover(&request).await?;
         Self::signed_in(options, rest, store, tokens).await
     }
 

@@ -141,6 +141,7 @@ impl ServerFrame {
             "device_updated" => Event::DeviceUpdated(self.data()?),
             "device_expiring" => Event::DeviceExpiring(self.data()?),
             "account_deletion" => Event::AccountDeletion(self.data()?),
+            "phone_changed" => Event::PhoneChanged(self.data()?),
             "keys_low" => Event::KeysLow(self.data()?),
             "history_pruned" => Event::HistoryPruned(self.data()?),
             _ => return Ok(None),

@@ -18,11 +18,12 @@ pub enum Purpose {
     SecondFactor,
     DeviceLink,
     AccountDeletion,
+    RegistrationLock,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Registration,
         Self::Login,
         Self::Recovery,
@@ -30,6 +31,7 @@ impl Purpose {
         Self::SecondFactor,
         Self::DeviceLink,
         Self::AccountDeletion,
+        Self::RegistrationLock,
     ];
 
     /// Whether its codes go only to numbers that have an account.
@@ -49,6 +51,7 @@ impl Purpose {
             Self::SecondFactor => "second_factor",
             Self::DeviceLink => "device_link",
             Self::AccountDeletion => "account_deletion",
+            Self::RegistrationLock => "registration_lock",
         }
     }
 }
@@ -176,6 +179,9 @@ pub struct RegisterRequest {
     /// Its public keys, complete.
     #[serde(deserialize_with = "json::object")]
     pub keys: Keys,
+    /// PIN of the registration lock of the account that has the number: it is deleted, and a new one takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<String>,
 }
 
 /// `POST /v1/auth/login`.
@@ -200,6 +206,57 @@ pub struct LoginRequest {
     /// Backup code instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_code: Option<String>,
+    /// PIN of the registration lock: for new devices of accounts that have one and no second factor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<String>,
+}
+
+/// `POST /v1/auth/recover`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RecoverRequest {
+    /// From a verification with the purpose `recovery`.
+    pub verification_id: VerificationId,
+    /// Six digits.
+    pub code: String,
+    /// The device that takes the place of all others.
+    #[serde(deserialize_with = "json::object")]
+    pub device: DeviceInfo,
+    /// Its public keys, complete.
+    #[serde(deserialize_with = "json::object")]
+    pub keys: Keys,
+    /// Second factor, six digits. It is what counts when both are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totp: Option<String>,
+    /// Backup code instead; it turns the second factor off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_code: Option<String>,
+    /// PIN of the registration lock, for accounts without a second factor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<String>,
+}
+
+/// `POST /v1/auth/phone`.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct ChangePhone {
+    /// From a verification of the new number with the purpose `phone_change`.
+    pub verification_id: VerificationId,
+    /// Six digits.
+    pub code: String,
+    /// Second factor, six digits: for accounts that have one. It is what counts when both are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totp: Option<String>,
+    /// Backup code instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_code: Option<String>,
+    /// PIN of the registration lock, for accounts without a second factor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<String>,
+    /// Instead of a PIN: a verification of the present number with the purpose `phone_change` …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_verification_id: Option<VerificationId>,
+    /// … and its six digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_code: Option<String>,
 }
 
 /// `POST /v1/auth/refresh`.

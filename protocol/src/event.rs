@@ -27,6 +27,8 @@ pub enum Event {
     DeviceExpiring(DeviceExpiring),
     /// The account will be deleted, or will not any more.
     AccountDeletion(AccountDeletion),
+    /// The account has another number.
+    PhoneChanged(PhoneChanged),
     /// One-time keys run out, or the signed prekey is old.
     KeysLow(KeysLow),
     /// Older messages were removed by retention.
@@ -97,6 +99,13 @@ pub struct DeviceExpiring {
     pub name: String,
     /// When it is removed if nothing is heard of it.
     pub removed_at: Timestamp,
+}
+
+/// `phone_changed`, to the devices of its own account only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PhoneChanged {
+    /// The number that it has now, E.164.
+    pub phone: String,
 }
 
 /// Which stock of keys runs low.

@@ -21,6 +21,7 @@ pub mod logins;
 pub mod message;
 pub mod problem;
 pub mod reauthentication;
+pub mod registration_lock;
 pub mod second_factor;
 pub mod sync;
 pub mod text;

@@ -131,6 +131,17 @@ pub enum TrailEvent {
     BackupCodesRenewed,
     /// A backup code stood in for the second factor.
     BackupCodeUsed,
+    /// The number is protected by a PIN from now on, or by another one.
+    RegistrationLockSet,
+    /// … and is not any more.
+    RegistrationLockRemoved,
+    /// The account has another number.
+    PhoneChanged,
+    /// A new device took the place of all others, by a code and what stands behind it.
+    Recovered {
+        /// The device.
+        device_id: DeviceId,
+    },
     /// The account will be deleted.
     DeletionRequested {
         /// From when on.
@@ -153,6 +164,8 @@ pub enum Removal {
     Revoked,
     /// Its account was deleted.
     AccountDeleted,
+    /// The account was recovered by a new device.
+    Recovered,
     /// It was not heard of for too long.
     Silent,
     /// Something that this version does not know.

@@ -43,6 +43,7 @@ mod month;
 mod packed;
 pub mod planted;
 pub mod postgres;
+pub mod registration_lock;
 pub mod rows;
 pub mod second_factor;
 pub mod sqlite;

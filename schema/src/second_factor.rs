@@ -1,4 +1,5 @@
-//! The second factor of an account as state machines without I/O: what may be shown, what it uses up, what is refused.
+//! What stands behind a right code (the second factor of an account, or the PIN of its registration lock) as state machines
+//! without I/O: what may be shown, what it uses up, what is refused.
 //!
 //! Nothing here knows a secret. Whoever compares codes says what a text turned out to be ([`Shown`]), and these types
 //! say what follows from it. The queries ask them under the account's lock and write what they have decided, so that what
@@ -56,6 +57,11 @@ pub enum Shown {
         /// The code.
         id: Uuid,
     },
+    /// The PIN of a registration lock.
+    Pin {
+        /// The lock that it was compared with.
+        lock: Uuid,
+    },
 }
 
 /// What a proof uses up.
@@ -65,14 +71,85 @@ pub enum Use {
     Step(i64),
     /// A backup code.
     BackupCode(Uuid),
+    /// The PIN of this registration lock, which serves again.
+    Pin(Uuid),
+}
+
+/// What may be shown behind a right code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A code of the authenticator app.
+    Totp,
+    /// A backup code.
+    BackupCode,
+    /// The PIN of the registration lock.
+    Pin,
+    /// A code that was sent to the account's present number.
+    OldNumber,
+}
+
+impl Method {
+    /// The method as it stands on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Totp => "totp",
+            Self::BackupCode => "backup_code",
+            Self::Pin => "pin",
+            Self::OldNumber => "old_code",
+        }
+    }
+}
+
+/// What of an account counts for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// The second factor, where there is one.
+    Factor,
+    /// The second factor; where there is none, the PIN of the registration lock.
+    FactorOrPin,
+}
+
+/// What stands behind the right code of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard<'a> {
+    /// Nothing.
+    Open,
+    /// A second factor.
+    Factor(&'a Factor),
+    /// A registration lock.
+    Lock(Uuid),
+}
+
+impl<'a> Guard<'a> {
+    /// Of an account with this second factor and this registration lock.
+    #[must_use]
+    pub fn of(asks: Asks, factor: Option<&'a Factor>, lock: Option<Uuid>) -> Self {
+        match (factor.filter(|factor| factor.is_enabled()), lock) {
+            (Some(factor), _) => Self::Factor(factor),
+            (None, Some(lock)) if asks == Asks::FactorOrPin => Self::Lock(lock),
+            (None, _) => Self::Open,
+        }
+    }
+
+    /// What may be shown to it.
+    #[must_use]
+    pub fn methods(&self) -> Vec<Method> {
+        match self {
+            Self::Open => Vec::new(),
+            Self::Factor(factor) if factor.backup_codes.is_empty() => vec![Method::Totp],
+            Self::Factor(_) => vec![Method::Totp, Method::BackupCode],
+            Self::Lock(_) => vec![Method::Pin],
+        }
+    }
 }
 
 /// What a request comes to that may need a second factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The account has none.
+    /// There is nothing to show.
     NotNeeded,
-    /// It has one, and nothing was shown.
+    /// There is, and nothing was shown.
     Required,
     /// What was shown is not right, or was used before.
     Rejected,
@@ -167,18 +244,19 @@ impl Factor {
         match used {
             Use::Step(step) => self.last_step = self.last_step.max(step),
             Use::BackupCode(id) => self.backup_codes.retain(|code| *code != id),
+            Use::Pin(_) => {}
         }
     }
 }
 
-/// What a request comes to when the account has this second factor, or none. Uses nothing up.
+/// What a request comes to when this stands behind its code. Uses nothing up.
 #[must_use]
-pub fn judge(factor: Option<&Factor>, shown: &Shown) -> Verdict {
-    let Some(factor) = factor.filter(|factor| factor.is_enabled()) else {
-        return Verdict::NotNeeded;
-    };
-    match shown {
-        Shown::Nothing => Verdict::Required,
-        shown => factor.proof(shown).map_or(Verdict::Rejected, Verdict::Passed),
+pub fn judge(guard: &Guard<'_>, shown: &Shown) -> Verdict {
+    match (guard, shown) {
+        (Guard::Open, _) => Verdict::NotNeeded,
+        (_, Shown::Nothing) => Verdict::Required,
+        (Guard::Factor(factor), shown) => factor.proof(shown).map_or(Verdict::Rejected, Verdict::Passed),
+        (Guard::Lock(lock), Shown::Pin { lock: of }) if lock == of => Verdict::Passed(Use::Pin(*lock)),
+        (Guard::Lock(_), _) => Verdict::Rejected,
     }
 }

@@ -463,6 +463,20 @@ table! {
     }
 }
 
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// PINs that protect numbers.
+    registration_locks (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        hash -> Binary,
+        key_id -> Text,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
 allow_tables_to_appear_in_same_query!(
     users,
     devices,

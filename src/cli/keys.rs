@@ -89,6 +89,7 @@ struct Line {
     role: &'static str,
     totp_secrets: u64,
     backup_codes: u64,
+    pins: u64,
 }
 
 impl Keys {
@@ -190,8 +191,13 @@ fn lines(keys: &SecretKeys, sealed: &[Sealed], now: Timestamp) -> Vec<Line> {
             let own = sealed.iter().filter(|sealed| sealed.column == column && sealed.key_id == kid);
             own.map(|sealed| sealed.cells).sum()
         };
-        let (totp_secrets, backup_codes) = (cells(SealedColumn::TotpSecret), cells(SealedColumn::BackupCodeHash));
-        Line { kid: kid.to_owned(), role, totp_secrets, backup_codes }
+        Line {
+            kid: kid.to_owned(),
+            role,
+            totp_secrets: cells(SealedColumn::TotpSecret),
+            backup_codes: cells(SealedColumn::BackupCodeHash),
+            pins: cells(SealedColumn::PinHash),
+        }
     };
     let role = |kid: &str| match () {
         () if kid == active => "active",
@@ -210,10 +216,11 @@ fn lines(keys: &SecretKeys, sealed: &[Sealed], now: Timestamp) -> Vec<Line> {
 /// The lines as columns that are as wide as they need to be.
 fn table(lines: &[Line]) -> String {
     let widest = lines.iter().map(|line| line.kid.chars().count()).max().unwrap_or(0).max(3);
-    let mut text = format!("{:widest$}  {:7}  {:>12}  {:>12}\n", "KEY", "ROLE", "TOTP SECRETS", "BACKUP CODES");
+    let heads = ("KEY", "ROLE", "TOTP SECRETS", "BACKUP CODES", "PINS");
+    let mut text = format!("{:widest$}  {:7}  {:>12}  {:>12}  {:>8}\n", heads.0, heads.1, heads.2, heads.3, heads.4);
     for line in lines {
-        let Line { kid, role, totp_secrets, backup_codes } = line;
-        text.push_str(&format!("{kid:widest$}  {role:7}  {totp_secrets:>12}  {backup_codes:>12}\n"));
+        let Line { kid, role, totp_secrets, backup_codes, pins } = line;
+        text.push_str(&format!("{kid:widest$}  {role:7}  {totp_secrets:>12}  {backup_codes:>12}  {pins:>8}\n"));
     }
     text
 }
@@ -264,15 +271,18 @@ mod tests {
             sealed(SealedColumn::TotpSecret, &second, 3),
             sealed(SealedColumn::BackupCodeHash, &second, 30),
             sealed(SealedColumn::BackupCodeHash, "gone", 1),
+            sealed(SealedColumn::PinHash, &first, 2),
         ];
         let lines = lines(&keys, &sealed, now);
-        let told: Vec<_> =
-            lines.iter().map(|line| (line.kid.as_str(), line.role, line.totp_secrets, line.backup_codes)).collect();
+        let told = lines
+            .iter()
+            .map(|line| (line.kid.as_str(), line.role, [line.totp_secrets, line.backup_codes, line.pins]))
+            .collect::<Vec<_>>();
         let expected = [
-            (third.as_str(), "waiting", 0, 0),
-            (second.as_str(), "active", 3, 30),
-            (first.as_str(), "opens", 7, 0),
-            ("gone", "missing", 0, 1),
+            (third.as_str(), "waiting", [0, 0, 0]),
+            (second.as_str(), "active", [3, 30, 0]),
+            (first.as_str(), "opens", [7, 0, 2]),
+            ("gone", "missing", [0, 1, 0]),
         ];
         assert_eq!(told, expected);
         let text = table(&lines);

@@ -53,6 +53,9 @@ section! {
         /// The same a day.
         /// `SOTTO_LIMITS__WRONG_SECOND_FACTORS_PER_DAY`
         pub wrong_second_factors_per_day: u32 = 15, within 1..=1_000_000;
+        /// Wrong PINs of a registration lock per account and day, at sign-in, and again as many by its signed-in devices. Counted in the database; without it they are refused.
+        /// `SOTTO_LIMITS__WRONG_PINS_PER_DAY`
+        pub wrong_pins_per_day: u32 = 5, within 1..=1_000_000;
         /// One-time keys that one user may claim of another at once; above that the last resort is given.
         /// `SOTTO_LIMITS__KEY_CLAIMS`
         pub key_claims: u32 = 6, within 1..=1_000_000;

@@ -1,9 +1,10 @@
-//! An account as a whole: its deletion, and what the server knows of it.
+//! An account as a whole: its number, its deletion, and what the server knows of it.
 
 use actix_web::HttpResponse;
 use actix_web::http::header;
 use actix_web::web::{Data, Json};
 use sotto_protocol::account::AccountDeletion;
+use sotto_protocol::auth::{ChangePhone, MeUser};
 use sotto_protocol::export::Export;
 use sotto_protocol::reauthentication::Reauthentication;
 use sotto_protocol::{Timestamp, limits};
@@ -14,6 +15,19 @@ use super::body::Body;
 use super::nothing;
 use crate::error::ApiError;
 use crate::identity::Identity;
+
+/// Gives the caller's account the number that a code was sent to. Needs the second factor where there is one, or else the PIN of
+/// the registration lock or a code of the present number.
+#[utoipa::path(post, path = "/v1/auth/phone", tag = "auth", request_body = ChangePhone,
+    responses((status = 200, description = "The account with its new number", body = MeUser)))]
+pub async fn change_phone(
+    identity: Data<Identity>,
+    caller: Caller,
+    address: ClientAddress,
+    body: Body<ChangePhone, { limits::MAX_BODY }>,
+) -> Result<Json<MeUser>, ApiError> {
+    Ok(Json(identity.change_phone(&caller, body.0, address.0, Timestamp::now()).await?))
+}
 
 /// Asks for the deletion of the caller's account, after a fresh code and the second factor if there is one.
 #[utoipa::path(post, path = "/v1/auth/deletion", tag = "auth", request_body = Reauthentication,

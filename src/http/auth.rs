@@ -8,7 +8,7 @@ use actix_web::http::header;
 use actix_web::web::{Data, Json};
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, HttpResponse};
 use sotto_protocol::auth::{
-    LoginRequest, Me, RefreshRequest, RegisterRequest, Tokens, Verification, VerificationRequest,
+    LoginRequest, Me, RecoverRequest, RefreshRequest, RegisterRequest, Tokens, Verification, VerificationRequest,
 };
 use sotto_protocol::problem::{ErrorCode, Problem};
 use sotto_protocol::{Timestamp, limits};
@@ -89,15 +89,47 @@ pub async fn login(
     body: Body<LoginRequest, { limits::MAX_BODY_LARGE }>,
 ) -> Result<Json<Tokens>, ApiError> {
     let (now, verification_id) = (Timestamp::now(), body.0.verification_id);
-    let method = match (&body.0.totp, &body.0.backup_code) {
-        (Some(_), _) => "code_totp",
-        (None, Some(_)) => "code_backup_code",
-        (None, None) => "code",
-    };
+    let LoginRequest { totp, backup_code, pin, .. } = &body.0;
+    let method = method(
+        ["code", "code_totp", "code_backup_code", "code_pin"],
+        totp.as_deref(),
+        backup_code.as_deref(),
+        pin.as_deref(),
+    );
     let tried = Tried { verification_id, method, address: address.0, agent: agent(&request) };
     let answer = identity.login(body.0, address.0, now).await;
     note(&identity, tried, &answer, now);
     Ok(Json(answer?))
+}
+
+/// Signs a new device in and removes all others, by a code and what stands behind it.
+#[utoipa::path(post, path = "/v1/auth/recover", tag = "auth", request_body = RecoverRequest,
+    responses((status = 200, description = "The new device's tokens", body = Tokens)))]
+pub async fn recover(
+    identity: Data<Identity>,
+    address: ClientAddress,
+    request: HttpRequest,
+    body: Body<RecoverRequest, { limits::MAX_BODY_LARGE }>,
+) -> Result<Json<Tokens>, ApiError> {
+    let (now, verification_id) = (Timestamp::now(), body.0.verification_id);
+    let RecoverRequest { totp, backup_code, pin, .. } = &body.0;
+    let methods = ["recovery", "recovery_totp", "recovery_backup_code", "recovery_pin"];
+    let method = method(methods, totp.as_deref(), backup_code.as_deref(), pin.as_deref());
+    let tried = Tried { verification_id, method, address: address.0, agent: agent(&request) };
+    let answer = identity.recover(body.0, address.0, now).await;
+    note(&identity, tried, &answer, now);
+    Ok(Json(answer?))
+}
+
+/// How somebody tries to sign in: by the code alone, or with what stands behind it.
+fn method(names: [&'static str; 4], totp: Option<&str>, backup_code: Option<&str>, pin: Option<&str>) -> &'static str {
+    let [plain, with_totp, with_backup_code, with_pin] = names;
+    match (totp, backup_code, pin) {
+        (Some(_), _, _) => with_totp,
+        (None, Some(_), _) => with_backup_code,
+        (None, None, Some(_)) => with_pin,
+        (None, None, None) => plain,
+    }
 }
 
 /// Notes a try in the history of the account that it was for.

@@ -21,11 +21,12 @@ use super::{ADMIN_ROUTES, ROUTES, Route, SHARED_ROUTES};
         `unavailable` and `internal` leave the outcome unknown: repeat with the same ids. Answers to signed-in callers \
         carry `RateLimit` and `RateLimit-Policy`, a 429 `Retry-After`. Unknown members of bodies are ignored."),
     paths(
-        super::auth::start_verification, super::auth::register, super::auth::login, super::auth::refresh,
-        super::auth::logout, super::auth::me,
+        super::auth::start_verification, super::auth::register, super::auth::login, super::auth::recover,
+        super::auth::refresh, super::auth::logout, super::auth::me,
         super::second_factor::state, super::second_factor::set_up, super::second_factor::enable,
         super::second_factor::disable, super::second_factor::renew_backup_codes,
-        super::account::request, super::account::show, super::account::cancel,
+        super::registration_lock::state, super::registration_lock::set, super::registration_lock::remove,
+        super::account::change_phone, super::account::request, super::account::show, super::account::cancel,
         super::account::export,
         super::history::trail, super::history::logins,
         super::device_link::begin, super::device_link::scan, super::device_link::confirm, super::device_link::refuse,
@@ -60,6 +61,11 @@ fn own_codes(method: &str, path: &str) -> &'static [ErrorCode] {
     match (method, path) {
         ("POST", "/v1/auth/verifications") => &[RateLimited],
         ("POST", "/v1/auth/register") => &[CodeRejected, Conflict, RateLimited],
+        ("POST", "/v1/auth/recover") => &[CodeRejected, SecondFactorRequired, Conflict, RateLimited],
+        ("PUT", "/v1/auth/registration_lock") | ("POST", "/v1/auth/registration_lock/remove") => {
+            &[CodeRejected, SecondFactorRequired]
+        }
+        ("POST", "/v1/auth/phone") => &[CodeRejected, SecondFactorRequired, Conflict],
         ("POST", "/v1/auth/login") => {
             &[CodeRejected, SecondFactorRequired, Forbidden, Conflict, LimitReached, RateLimited]
         }

@@ -8,18 +8,20 @@ use sotto_protocol::auth::Purpose;
 use sotto_protocol::problem::{ErrorCode, Problem};
 use sotto_protocol::reauthentication::Reauthentication;
 use sotto_schema::rows::reauthentication::{Proof, Proved};
+use sotto_schema::second_factor::Asks;
 
 use super::Identity;
+use super::guard::{Compared, Counts, Showing};
 use super::second_factor::{field_of, refusal};
-use super::session::{Caller, unauthenticated};
-use super::sign_in::rejected;
+use super::session::Caller;
 use crate::error::ApiError;
 
 impl Identity {
-    /// Compares what the caller shows again. `Ok`: the code is right, and nothing is used up yet.
+    /// Compares what the caller shows again. `Ok`: the code is right, and nothing is used up yet. Whether it is one of the
+    /// account's own number is seen where it is used up.
     ///
     /// # Errors
-    /// 401 `code_rejected`, also for the right code of another number or purpose; 429.
+    /// 401 `code_rejected`, also for the right code of another purpose; 429.
     pub(super) async fn proof(
         &self,
         caller: &Caller,
@@ -28,15 +30,11 @@ impl Identity {
         address: IpAddr,
         now: Timestamp,
     ) -> Result<Proof, ApiError> {
-        let account = self.store.account(caller.user_id, caller.device_id).await?.ok_or_else(unauthenticated)?;
         let mut attempt = self.check_code(request.verification_id, purpose, &request.code, address, now).await?;
-        // The code of another number proves nothing here.
-        if attempt.phone != account.phone {
-            return Err(rejected(0));
-        }
-        attempt.second_factors = self.second_factor_allowances("reauthentication", caller.user_id);
-        let row = self.store.second_factor(caller.user_id).await?;
-        let shown = self.shown(row.as_ref(), request.totp.as_deref(), request.backup_code.as_deref(), now)?;
+        let row = self.store.guards(caller.user_id).await?;
+        let (totp, backup_code) = (request.totp.as_deref(), request.backup_code.as_deref());
+        let showing = Showing { totp, backup_code, pin: None };
+        let Compared { shown, .. } = self.compare(&row, Asks::Factor, showing, Counts::SignedIn, &mut attempt).await?;
         Ok(Proof { attempt, user_id: caller.user_id, shown, needs_second_factor: false })
     }
 }

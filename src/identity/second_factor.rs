@@ -19,7 +19,7 @@ use sotto_protocol::{Timestamp, UserId};
 use sotto_schema::rows::sealed::SealedColumn;
 use sotto_schema::rows::second_factor::{BackupCodeRow, FactorChange, FactorRow, NewFactor};
 use sotto_schema::rows::sign_in::SignedIn;
-use sotto_schema::second_factor::{Enabling, Shown};
+use sotto_schema::second_factor::{Enabling, Method, Shown};
 use uuid::Uuid;
 
 use super::Identity;
@@ -142,18 +142,14 @@ impl Identity {
         proved_or_refused(self.store.change_second_factor(proof, change).await?, request)
     }
 
-    /// What the texts of a request turn out to be for an account with this second factor. Without an enabled one nothing
-    /// is compared.
+    /// What the texts of a request turn out to be for an account with this enabled second factor.
     pub(super) fn shown(
         &self,
-        row: Option<&FactorRow>,
+        row: &FactorRow,
         totp: Option<&str>,
         backup_code: Option<&str>,
         now: Timestamp,
     ) -> Result<Shown, ApiError> {
-        let Some(row) = row.filter(|row| row.factor.is_enabled()) else {
-            return Ok(Shown::Nothing);
-        };
         match (totp, backup_code) {
             (Some(text), _) => self.shown_totp(row, text, now),
             (None, Some(text)) => self.shown_backup_code(row, text),
@@ -209,7 +205,7 @@ impl Identity {
     }
 }
 
-/// Where in a request the second factor stands that counts.
+/// Where in a request the second factor stands that counts. (A PIN stands at `/pin`.)
 pub(super) const fn field_of(totp: Option<&str>) -> &'static str {
     if totp.is_some() { "/totp" } else { "/backup_code" }
 }
@@ -219,10 +215,10 @@ pub(super) fn refusal(answer: SignedIn, field: &'static str) -> ApiError {
     match answer {
         SignedIn::Rejected { attempts_left } => rejected(attempts_left),
         SignedIn::SecondFactorRejected { attempts_left } => not_accepted(field, attempts_left),
-        SignedIn::SecondFactorRequired { backup_codes } => {
-            let methods: &[&str] = if backup_codes { &["totp", "backup_code"] } else { &["totp"] };
-            let detail = "the code is right; show the second factor too, in the same request";
-            Problem::new(ErrorCode::SecondFactorRequired, detail).with("methods", methods.to_vec()).into()
+        SignedIn::SecondFactorRequired { methods } => {
+            let detail = "the code is right; show one of the methods too, in the same request";
+            let methods: Vec<_> = methods.into_iter().map(Method::as_str).collect();
+            Problem::new(ErrorCode::SecondFactorRequired, detail).with("methods", methods).into()
         }
         SignedIn::Limited(reached) => ApiError::limited(&reached),
         SignedIn::Refused(refusal) => refused(refusal),
@@ -233,7 +229,10 @@ pub(super) fn refusal(answer: SignedIn, field: &'static str) -> ApiError {
 
 /// 401: the code from the text message was right, or is not asked for, and the second factor is not.
 fn not_accepted(field: &'static str, attempts_left: i64) -> ApiError {
-    let detail = "the second factor is wrong, too old, or was used before";
+    let detail = match field {
+        "/pin" => "the PIN is wrong",
+        _ => "the second factor is wrong, too old, or was used before",
+    };
     let mut problem = Problem::new(ErrorCode::CodeRejected, detail).with("attempts_left", attempts_left);
     problem.errors = vec![FieldError::at(field, "not_accepted")];
     problem.into()

@@ -13,14 +13,17 @@ use sotto_protocol::keys::Keys;
 use sotto_protocol::problem::{ErrorCode, FieldError, Problem};
 use sotto_protocol::trail::Removal;
 use sotto_protocol::{DeviceId, Timestamp, UserId, VerificationId};
+use sotto_schema::rows::registration_lock::{GuardRow, Takeover};
 use sotto_schema::rows::sign_in::{
     Allowance, Attempt, NewSession, NewVerification, Refresh, Refreshed, Refusal, SignedIn, SigningDevice,
     VerificationStarted,
 };
+use sotto_schema::second_factor::{Asks, Shown};
 use uuid::Uuid;
 
 use super::access_token::{self, Claims};
 use super::code::{self, Code};
+use super::guard::{Compared, Counts, Showing};
 use super::phone::Phone;
 use super::refresh_token::{self, RefreshToken};
 use super::session::{Caller, unauthenticated};
@@ -39,10 +42,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// The first tokens of a family, and what the store keeps of them.
-struct Begun {
+pub(super) struct Begun {
     family: Uuid,
     refresh: RefreshToken,
-    session: NewSession,
+    pub(super) session: NewSession,
 }
 
 impl Identity {
@@ -128,10 +131,12 @@ impl Identity {
         self.spending.allowances(phone, purpose, self.keys.pseudonym(spending::range(phone)), node)
     }
 
-    /// Makes an account with its first device.
+    /// Makes an account with its first device. An account that has the number and that a code alone does not open is deleted
+    /// if the PIN of its registration lock is shown, or if its devices were silent for `auth.registration_lock_days`.
     ///
     /// # Errors
-    /// 422, 401 `code_rejected`, 429; 409 `conflict` when the number has an account, told only after the right code.
+    /// 422, 401 `code_rejected`, 429, 503; 409 `conflict` when the number has an account, told only after the right code, with
+    /// `available_at` when it is kept by a registration lock or a second factor.
     pub async fn register(
         &self,
         request: RegisterRequest,
@@ -140,19 +145,20 @@ impl Identity {
     ) -> Result<Tokens, ApiError> {
         check_shape(&request.device, &request.keys)?;
         let purpose = Purpose::Registration;
-        let attempt = self.check_code(request.verification_id, purpose, &request.code, address, now).await?;
+        let mut attempt = self.check_code(request.verification_id, purpose, &request.code, address, now).await?;
         let begun = self.begin(now)?;
-        let (user_id, device_id) = (UserId::random(), DeviceId::random());
-        let device = SigningDevice {
-            id: device_id,
-            is_known: false,
-            info: request.device,
-            address: self.kept_address(address),
-            keys: request.keys,
-            signed_prekey_expires_at: now.plus(SIGNED_PREKEY_LIFE),
+        let shown = match self.store.guards_of_phone(attempt.phone.clone()).await? {
+            Some(GuardRow { user_id, lock: Some(lock), .. }) => {
+                let pin = request.pin.as_deref();
+                self.compare_pin(user_id, &lock, pin, Counts::SignIn, &mut attempt).await?.shown
+            }
+            _ => Shown::Nothing,
         };
-        let outcome = self.store.register(attempt, user_id, device, begun.session.clone()).await?;
-        self.signed_in(outcome, "/code", device_id, begun, now)
+        let takeover = Takeover { shown, wait: DAY.saturating_mul(self.auth.registration_lock_days) };
+        let (user_id, device_id) = (UserId::random(), DeviceId::random());
+        let device = new_device(device_id, request.device, self.kept_address(address), request.keys, now);
+        let outcome = self.store.register(attempt, takeover, user_id, device, begun.session.clone()).await?;
+        self.signed_in(outcome, "/pin", device_id, begun, now)
     }
 
     /// Signs a device in: a known one that proves it, or a new one.
@@ -164,28 +170,26 @@ impl Identity {
         check_shape(&request.device, &request.keys)?;
         let id = request.verification_id;
         let mut attempt = self.check_code(id, Purpose::Login, &request.code, address, now).await?;
-        let factor = self.store.second_factor_of_phone(attempt.phone.clone()).await?;
-        if let Some(factor) = &factor {
-            attempt.second_factors = self.second_factor_allowances("second_factor", factor.user_id);
-        }
-        let field = second_factor::field_of(request.totp.as_deref());
-        let shown = self.shown(factor.as_ref(), request.totp.as_deref(), request.backup_code.as_deref(), now)?;
         let identity_key = request.keys.identity_key.clone().unwrap_or_default();
         let known = self.store.known_device(attempt.phone.clone(), identity_key.0.clone()).await?;
         let proof = request.device_proof.unwrap_or_default();
         let known = known.filter(|known| {
             device_proof::holds(known.suite, identity_key.as_ref(), known.signing_key.as_deref(), id, proof.as_ref())
         });
+        let showing = Showing {
+            totp: request.totp.as_deref(),
+            backup_code: request.backup_code.as_deref(),
+            pin: request.pin.as_deref(),
+        };
+        let asks = if known.is_some() { Asks::Factor } else { Asks::FactorOrPin };
+        let Compared { shown, field } = match self.store.guards_of_phone(attempt.phone.clone()).await? {
+            Some(row) => self.compare(&row, asks, showing, Counts::SignIn, &mut attempt).await?,
+            None => Compared { shown: Shown::Nothing, field: "/code" },
+        };
         let device_id = known.as_ref().map_or_else(DeviceId::random, |known| known.device_id);
         let begun = self.begin(now)?;
-        let device = SigningDevice {
-            id: device_id,
-            is_known: known.is_some(),
-            info: request.device,
-            address: self.kept_address(address),
-            keys: request.keys,
-            signed_prekey_expires_at: now.plus(SIGNED_PREKEY_LIFE),
-        };
+        let device = new_device(device_id, request.device, self.kept_address(address), request.keys, now);
+        let device = SigningDevice { is_known: known.is_some(), ..device };
         let outcome = self.store.login(attempt, shown, device, begun.session.clone()).await?;
         self.signed_in(outcome, field, device_id, begun, now)
     }
@@ -219,20 +223,6 @@ impl Identity {
         Err(second_factor::refusal(self.store.wrong_code(attempt).await?, "/code"))
     }
 
-    /// What wrong second factors of an account count against. `kind` tells sign-in from changes by signed-in devices, so
-    /// that whoever tries to sign in cannot keep the owner from changing it.
-    pub(super) fn second_factor_allowances(&self, kind: &'static str, user_id: UserId) -> Vec<Allowance> {
-        let limits = &self.limits;
-        if !limits.enabled {
-            return Vec::new();
-        }
-        let window = limits.failed_sign_in_window.duration();
-        vec![
-            Allowance::new(kind, user_id.as_bytes().as_slice(), limits.wrong_second_factors, window)
-                .and(limits.wrong_second_factors_per_day, DAY),
-        ]
-    }
-
     fn failure_allowances(&self, phone: &str, address: IpAddr) -> Vec<Allowance> {
         let limits = &self.limits;
         if !limits.enabled {
@@ -247,7 +237,7 @@ impl Identity {
         ]
     }
 
-    fn begin(&self, now: Timestamp) -> Result<Begun, ApiError> {
+    pub(super) fn begin(&self, now: Timestamp) -> Result<Begun, ApiError> {
         let refresh = RefreshToken::random(&self.random).map_err(|_| no_random())?;
         let family = Uuid::new_v4();
         let session = NewSession {
@@ -259,7 +249,7 @@ impl Identity {
         Ok(Begun { family, refresh, session })
     }
 
-    fn signed_in(
+    pub(super) fn signed_in(
         &self,
         outcome: SignedIn,
         field: &'static str,
@@ -407,6 +397,18 @@ impl Identity {
     }
 }
 
+/// A device that was not there before.
+pub(super) fn new_device(
+    id: DeviceId,
+    info: DeviceInfo,
+    address: Option<String>,
+    keys: Keys,
+    now: Timestamp,
+) -> SigningDevice {
+    let signed_prekey_expires_at = now.plus(SIGNED_PREKEY_LIFE);
+    SigningDevice { id, is_known: false, info, address, keys, signed_prekey_expires_at }
+}
+
 pub(super) fn check_shape(device: &DeviceInfo, keys: &Keys) -> Result<(), ApiError> {
     let mut errors = device.check("/device");
     if let Err(more) = key_check::complete("/keys", keys) {
@@ -423,6 +425,16 @@ pub(super) fn rejected(attempts_left: i64) -> ApiError {
 pub(super) fn refused(refusal: Refusal) -> ApiError {
     let (code, detail) = match refusal {
         Refusal::NumberInUse => (ErrorCode::Conflict, "this number has an account; sign in instead"),
+        Refusal::NumberKept { until, takes_pin } => {
+            let detail =
+                "this number has an account that a code alone does not open; sign in to it, or wait until it is free";
+            let problem = Problem::new(ErrorCode::Conflict, detail).with("available_at", until.to_string());
+            return if takes_pin { problem.with("methods", ["pin"]).into() } else { problem.into() };
+        }
+        Refusal::OwnNumber => (ErrorCode::Conflict, "this is the account's number already"),
+        Refusal::NothingBehindCode => {
+            (ErrorCode::Conflict, "the account has neither a second factor nor a registration lock; sign in instead")
+        }
         // The account was deleted while its code was on the way.
         Refusal::NoAccount => return rejected(0),
         Refusal::IdentityInUse => {

@@ -68,6 +68,9 @@ macro_rules! keys {
 
 const SIGN_IN: &[Member] = &[must("/verification_id", Id), must("/code", Word), must("/keys", Object)];
 
+/// What stands behind a code.
+const BEHIND: &[Member] = &[may("/totp", Word), may("/backup_code", Word), may("/pin", Word)];
+
 /// Who proves himself anew.
 const AGAIN: &[Member] =
     &[must("/verification_id", Id), must("/code", Word), may("/totp", Word), may("/backup_code", Word)];
@@ -117,7 +120,7 @@ pub fn sign_in() -> Value {
             "name": "Phone", "platform": "ios", "fingerprint": "f", "model": "m", "os_version": "1", "app_version": "2",
             "push": {"fcm_token": "a", "apns_token": "b"},
         },
-        "keys": keys(), "device_proof": "AAAA", "totp": "1", "backup_code": "2",
+        "keys": keys(), "device_proof": "AAAA", "totp": "1", "backup_code": "2", "pin": "3",
     })
 }
 
@@ -144,6 +147,8 @@ pub fn cases(room: &Room) -> Vec<Case> {
     let nowhere = Some((404, "not_found"));
     let users = json!({"user_ids": [Uuid::new_v4()]});
     let again = json!({"verification_id": Uuid::new_v4(), "code": "000000", "totp": "1", "backup_code": "2"});
+    let mut lock = again.clone();
+    lock["pin"] = "2580".into();
     let link_code = json!({"challenge": "AAAA", "identity_key": "AAAA"});
     let mut confirm = again.clone();
     confirm["challenge"] = "AAAA".into();
@@ -159,18 +164,19 @@ pub fn cases(room: &Room) -> Vec<Case> {
         large(with(
             case(post.clone(), "/v1/auth/register"),
             sign_in(),
-            &[SIGN_IN, DEVICE, keys!("/keys", must)],
+            &[SIGN_IN, DEVICE, keys!("/keys", must), &[may("/pin", Word)]],
+            rejected,
+        )),
+        large(with(
+            case(post.clone(), "/v1/auth/recover"),
+            sign_in(),
+            &[SIGN_IN, DEVICE, keys!("/keys", must), BEHIND],
             rejected,
         )),
         large(with(
             case(post.clone(), "/v1/auth/login"),
             sign_in(),
-            &[
-                SIGN_IN,
-                DEVICE,
-                keys!("/keys", must),
-                &[may("/device_proof", Bytes), may("/totp", Word), may("/backup_code", Word)],
-            ],
+            &[SIGN_IN, DEVICE, keys!("/keys", must), BEHIND, &[may("/device_proof", Bytes)]],
             rejected,
         )),
         with(
@@ -191,6 +197,15 @@ pub fn cases(room: &Room) -> Vec<Case> {
         ),
         with(case(post.clone(), "/v1/auth/totp/disable"), again.clone(), &[AGAIN], rejected),
         with(case(post.clone(), "/v1/auth/backup_codes"), again.clone(), &[AGAIN], rejected),
+        case(get.clone(), "/v1/auth/registration_lock"),
+        with(case(put.clone(), "/v1/auth/registration_lock"), lock, &[AGAIN, &[must("/pin", Word)]], rejected),
+        with(case(post.clone(), "/v1/auth/registration_lock/remove"), again.clone(), &[AGAIN], rejected),
+        with(
+            case(post.clone(), "/v1/auth/phone"),
+            again.clone(),
+            &[AGAIN, &[may("/pin", Word), may("/old_verification_id", Id), may("/old_code", Word)]],
+            rejected,
+        ),
         with(case(post.clone(), "/v1/auth/deletion"), again.clone(), &[AGAIN], rejected),
         case(get.clone(), "/v1/auth/deletion"),
         case(delete.clone(), "/v1/auth/deletion"),

@@ -136,6 +136,7 @@ on_both! {
                 keys: keys.sign_in_keys(2).unwrap(),
                 totp: None,
                 backup_code: None,
+                pin: None,
             }
         };
         let mut keys = DeviceKeys::generate();

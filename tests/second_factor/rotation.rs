@@ -1,6 +1,7 @@
 //! Keys that rotate while requests go on: no read fails, nothing of before ends, and what was killed goes on.
 
-use super::{Account, early_in_a_step, login, with_backup_code, with_totp};
+use super::{Account, early_in_a_step, login, request, with_backup_code, with_totp};
+use crate::registration_lock::set_pin;
 use crate::support::database::Kind;
 use crate::support::node::TestNode;
 use crate::support::on_both;
@@ -10,6 +11,7 @@ use serde_json::Value;
 use sotto::identity::sealed::{self, Place};
 use sotto::identity::secret_key::SecretKeys;
 use sotto_client::Rest;
+use sotto_client::protocol::auth::{LoginRequest, Purpose};
 use sotto_client::protocol::problem::ErrorCode;
 use sotto_client::protocol::{Binary, UserId};
 use sotto_schema::rows::sealed::SealedColumn;
@@ -114,6 +116,8 @@ on_both! {
         }
         let store = Store::open(&node.store_url, &StoreSettings::default()).await.unwrap();
         many(&node, &store, 300).await;
+        let locked = register(&node, "dora").await;
+        set_pin(&node, &locked, "2580").await;
         let before = kid(&accounts[0].device.tokens.access_token);
         let (nodes, accounts) = (Arc::new([node, other]), Arc::new(accounts));
         let goes_on = Arc::new(AtomicBool::new(true));
@@ -179,6 +183,11 @@ on_both! {
         let kids: Vec<_> = lines.iter().map(|(kid, role, ..)| (kid.as_str(), role.as_str())).collect();
         assert_eq!(kids, [(made[1].as_str(), "active"), (made[0].as_str(), "opens"), (before.as_str(), "opens")]);
         let accounts_now = u64::try_from(accounts.len()).unwrap() + newcomers;
+        let output = run(&nodes[0], &["status", "--json"]).await;
+        let pins: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(pins.iter().map(|line| line["pins"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 0, 0]);
+        let with_pin = request(&nodes[1], &locked.phone, Purpose::Login).await;
+        login(&nodes[1], &LoginRequest { pin: Some("2580".to_owned()), ..with_pin }).await.unwrap();
         assert_eq!((lines[0].2, lines[0].3), (300 + accounts_now, 10 * accounts_now), "everything under the newest");
         // What was given out before is as good as ever.
         early_in_a_step().await;

@@ -48,6 +48,7 @@ pub async fn register(node: &TestNode, name: &str) -> Device {
         code: node.code_for(&phone),
         device: info(name),
         keys: keys.sign_in_keys(20).expect("keys"),
+        pin: None,
     };
     let tokens = rest.register(&request).await.expect("registered");
     device(node, phone, tokens, keys)
@@ -66,6 +67,7 @@ pub async fn second_device(node: &TestNode, first: &Device, name: &str) -> Devic
         device_proof: None,
         totp: None,
         backup_code: None,
+        pin: None,
     };
     let tokens = rest.login(&request).await.expect("signed in");
     device(node, first.phone.clone(), tokens, keys)

@@ -37,12 +37,6 @@ struct PlaceRow {
 }
 
 #[derive(QueryableByName)]
-struct PhoneRow {
-    #[diesel(sql_type = Text)]
-    phone: String,
-}
-
-#[derive(QueryableByName)]
 struct OtherRow {
     #[diesel(sql_type = Uuid)]
     user_id: UserId,
@@ -125,6 +119,13 @@ pub async fn due(connection: &mut Connection, now: Timestamp, limit: i64) -> Res
 /// Begins a deletion whose time has come: from here on nobody signs in to the account, and its number is free. `false`: it
 /// was cancelled.
 pub async fn begin(connection: &mut Connection, user: UserId, now: Timestamp) -> Result<bool, StoreError> {
+    // Codes on their way to the number. Not under the account's lock: whoever signs in locks his code first, as here.
+    sql("DELETE FROM verifications WHERE phone = (SELECT u.phone FROM users u \
+             JOIN account_deletions d ON d.user_id = u.id WHERE u.id = $1 AND d.deletes_at <= $2)")
+    .bind::<Uuid, _>(user)
+    .bind::<Moment, _>(now)
+    .execute(connection)
+    .await?;
     transaction!(connection, |connection| {
         second_factor::lock(connection, user, now).await?;
         let begun = sql("UPDATE account_deletions SET begun_at = COALESCE(begun_at, $2), updated_at = $2 \
@@ -136,18 +137,33 @@ pub async fn begin(connection: &mut Connection, user: UserId, now: Timestamp) ->
         if begun == 0 {
             return Ok(false);
         }
-        let PhoneRow { phone } =
-            sql("SELECT phone FROM users WHERE id = $1").bind::<Uuid, _>(user).get_result(connection).await?;
-        sql("DELETE FROM verifications WHERE phone = $1").bind::<Text, _>(&phone).execute(connection).await?;
-        // No number has this form.
-        sql("UPDATE users SET phone = $2, updated_at = $3 WHERE id = $1")
-            .bind::<Uuid, _>(user)
-            .bind::<Text, _>(format!("deleted {user}"))
-            .bind::<Moment, _>(now)
-            .execute(connection)
-            .await?;
+        free_number(connection, user, now).await?;
         Ok::<_, StoreError>(true)
     })
+}
+
+async fn free_number(connection: &mut Connection, user: UserId, now: Timestamp) -> Result<(), StoreError> {
+    // No number has this form.
+    sql("UPDATE users SET phone = $2, updated_at = $3 WHERE id = $1")
+        .bind::<Uuid, _>(user)
+        .bind::<Text, _>(format!("deleted {user}"))
+        .bind::<Moment, _>(now)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Frees the number of an account for whoever registers it, and lets the account be deleted at once, in the caller's
+/// transaction, which holds the account's lock.
+pub async fn give_up(connection: &mut Connection, user: UserId, now: Timestamp) -> Result<(), StoreError> {
+    sql("INSERT INTO account_deletions (user_id, deletes_at, begun_at, created_at, updated_at) \
+         VALUES ($1, $2, $2, $2, $2) ON CONFLICT (user_id) DO UPDATE \
+         SET deletes_at = excluded.deletes_at, begun_at = excluded.begun_at, updated_at = excluded.updated_at")
+    .bind::<Uuid, _>(user)
+    .bind::<Moment, _>(now)
+    .execute(connection)
+    .await?;
+    free_number(connection, user, now).await
 }
 
 /// Some of what is left of an account.

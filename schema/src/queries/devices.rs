@@ -283,20 +283,32 @@ pub async fn remove(
             return Ok(None);
         }
         sign_in::end_sessions(connection, device, now).await?;
-        for statement in [
-            "DELETE FROM devices WHERE id = $1",
-            "DELETE FROM marks WHERE device_id = $1",
-            "DELETE FROM idempotency_keys WHERE device_id = $1",
-        ] {
-            sql(statement).bind::<Uuid, _>(device).execute(connection).await?;
-        }
-        let change =
-            DevicesChange { user_id: user, added: Vec::new(), removed: vec![device], identity_changed: Vec::new() };
-        let told = account_log::append_devices_changed(connection, &change, now).await?;
-        let event = TrailEvent::DeviceRemoved { device_id: device, reason };
-        trail::append(connection, user, event.into(), now).await?;
-        Ok(Some(RemovedDevice { change, families, told }))
+        remove_in(connection, user, device, reason, families, now).await.map(Some)
     })
+}
+
+/// Removes a device whose families `families` were ended, in the caller's transaction, which holds the account's lock.
+pub async fn remove_in(
+    connection: &mut Connection,
+    user: UserId,
+    device: DeviceId,
+    reason: Removal,
+    families: Vec<uuid::Uuid>,
+    now: Timestamp,
+) -> Result<RemovedDevice, StoreError> {
+    for statement in [
+        "DELETE FROM devices WHERE id = $1",
+        "DELETE FROM marks WHERE device_id = $1",
+        "DELETE FROM idempotency_keys WHERE device_id = $1",
+    ] {
+        sql(statement).bind::<Uuid, _>(device).execute(connection).await?;
+    }
+    let change =
+        DevicesChange { user_id: user, added: Vec::new(), removed: vec![device], identity_changed: Vec::new() };
+    let told = account_log::append_devices_changed(connection, &change, now).await?;
+    let event = TrailEvent::DeviceRemoved { device_id: device, reason };
+    trail::append(connection, user, event.into(), now).await?;
+    Ok(RemovedDevice { change, families, told })
 }
 
 /// Devices that were not heard of since a moment.

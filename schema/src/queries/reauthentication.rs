@@ -3,7 +3,8 @@
 use super::second_factor::Asked;
 use super::*;
 use crate::rows::reauthentication::{Proof, Proved};
-use crate::second_factor::Use;
+use crate::rows::sign_in::SignedIn;
+use crate::second_factor::{Asks, Use};
 use sotto_protocol::trail::TrailEvent;
 
 /// Takes a proof in the caller's transaction, as its first statements, and uses it up. The account is locked from here
@@ -13,8 +14,11 @@ pub async fn prove(connection: &mut Connection, proof: &Proof) -> Result<Proved,
     if let Some(answer) = sign_in::begin(connection, attempt).await? {
         return Ok(Proved::Refused(answer));
     }
-    second_factor::lock(connection, *user_id, attempt.now).await?;
-    let used = match second_factor::ask(connection, attempt, *user_id, shown).await? {
+    // The code of another number proves nothing here.
+    if second_factor::lock_by_phone(connection, &attempt.phone, attempt.now).await? != Some(*user_id) {
+        return Ok(Proved::Refused(SignedIn::Rejected { attempts_left: 0 }));
+    }
+    let used = match second_factor::ask(connection, attempt, *user_id, Asks::Factor, shown).await? {
         Asked::Answered(answer) => return Ok(Proved::Refused(answer)),
         Asked::NotNeeded if *needs_second_factor => return Ok(Proved::NoSecondFactor),
         Asked::NotNeeded => None,

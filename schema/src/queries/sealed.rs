@@ -24,6 +24,10 @@ pub async fn page(
             "SELECT id, user_id, key_id, hash AS sealed FROM backup_codes \
              WHERE id > $1 AND key_id <> $2 ORDER BY id LIMIT $3"
         }
+        SealedColumn::PinHash => {
+            "SELECT id, user_id, key_id, hash AS sealed FROM registration_locks \
+             WHERE id > $1 AND key_id <> $2 ORDER BY id LIMIT $3"
+        }
     };
     let page = sql(text).bind::<Uuid, _>(after).bind::<Text, _>(key_id).bind::<BigInt, _>(most);
     Ok(page.load(connection).await?)
@@ -43,6 +47,9 @@ pub async fn reseal(
         }
         SealedColumn::BackupCodeHash => {
             "UPDATE backup_codes SET hash = $2, key_id = $3, updated_at = $4 WHERE id = $1 AND hash = $5"
+        }
+        SealedColumn::PinHash => {
+            "UPDATE registration_locks SET hash = $2, key_id = $3, updated_at = $4 WHERE id = $1 AND hash = $5"
         }
     };
     transaction!(connection, |connection| {
@@ -69,6 +76,9 @@ pub async fn counts(connection: &mut Connection, column: SealedColumn) -> Result
         }
         SealedColumn::BackupCodeHash => {
             "SELECT key_id, COUNT(*) AS cells FROM backup_codes GROUP BY key_id ORDER BY key_id"
+        }
+        SealedColumn::PinHash => {
+            "SELECT key_id, COUNT(*) AS cells FROM registration_locks GROUP BY key_id ORDER BY key_id"
         }
     };
     Ok(sql(text).load(connection).await?)

@@ -7,7 +7,7 @@ use super::*;
 use crate::rows::reauthentication::{Proof, Proved};
 use crate::rows::second_factor::{BackupCodeRow, FactorChange, FactorOnly, FactorRow, NewFactor};
 use crate::rows::sign_in::{Attempt, SignedIn};
-use crate::second_factor::{Enabling, Factor, Shown, Use, Verdict, judge};
+use crate::second_factor::{Asks, Enabling, Factor, Guard, Shown, Use, Verdict, judge};
 use crate::types::{Moment, Uuid};
 use diesel::result::OptionalExtension;
 use diesel::sql_types::{BigInt, Binary, Text};
@@ -44,17 +44,22 @@ pub async fn of_user(connection: &mut Connection, user: UserId) -> Result<Option
     Ok(Some(FactorRow { user_id: found.user_id, secret: found.secret, factor, backup_codes }))
 }
 
-/// The second factor of a number's account.
-pub async fn of_phone(connection: &mut Connection, phone: String) -> Result<Option<FactorRow>, StoreError> {
-    match devices::by_phone(connection, &phone).await? {
-        Some(user) => of_user(connection, user).await,
-        None => Ok(None),
-    }
-}
-
 /// Locks an account until the transaction ends.
 pub async fn lock(connection: &mut Connection, user: UserId, now: Timestamp) -> Result<(), StoreError> {
     allowances::lock(connection, "user", user.as_bytes(), now).await.map(|_| ())
+}
+
+/// Locks the account of a number until the transaction ends. `None`: there is none, or it has just got another number.
+pub async fn lock_by_phone(
+    connection: &mut Connection,
+    phone: &str,
+    now: Timestamp,
+) -> Result<Option<UserId>, StoreError> {
+    let Some(user) = devices::by_phone(connection, phone).await? else {
+        return Ok(None);
+    };
+    lock(connection, user, now).await?;
+    Ok(devices::by_phone(connection, phone).await?.filter(|owner| *owner == user))
 }
 
 /// Begins a set-up in the place of an unfinished one; `false`: a second factor is enabled, and nothing was done.
@@ -132,23 +137,24 @@ pub async fn enable(
 pub enum Asked {
     /// The answer stands; whatever it counts is counted.
     Answered(SignedIn),
-    /// The account has no second factor.
+    /// Nothing stands behind the code.
     NotNeeded,
     /// What was shown is right; it is not used up yet.
     Passed(Use),
 }
 
-/// Asks for the second factor behind a right code, in the caller's transaction, which holds the account's lock and has
-/// begun the attempt. A wrong one counts against the code, its number and address, and the account.
+/// Asks for what stands behind a right code, in the caller's transaction, which holds the account's lock and has begun the
+/// attempt. A wrong one counts against the code, its number and address, and the account.
 pub async fn ask(
     connection: &mut Connection,
     attempt: &Attempt,
     user: UserId,
+    asks: Asks,
     shown: &Shown,
 ) -> Result<Asked, StoreError> {
-    let row = of_user(connection, user).await?;
-    let factor = row.as_ref().map(|row| &row.factor);
-    let verdict = judge(factor, shown);
+    let row = registration_lock::guards(connection, user).await?;
+    let guard = Guard::of(asks, row.factor.as_ref().map(|row| &row.factor), row.lock.map(|lock| lock.id));
+    let verdict = judge(&guard, shown);
     if matches!(verdict, Verdict::Rejected | Verdict::Passed(_))
         && let Some(reached) = allowances::peek(connection, &attempt.second_factors, attempt.now).await?
     {
@@ -157,16 +163,16 @@ pub async fn ask(
     match verdict {
         Verdict::NotNeeded => Ok(Asked::NotNeeded),
         Verdict::Passed(used) => Ok(Asked::Passed(used)),
-        Verdict::Required => {
-            let backup_codes = factor.is_some_and(|factor| !factor.backup_codes.is_empty());
-            Ok(Asked::Answered(SignedIn::SecondFactorRequired { backup_codes }))
-        }
-        Verdict::Rejected => {
-            let attempts_left = sign_in::count_failure(connection, attempt).await?;
-            allowances::take(connection, &attempt.second_factors, 1, attempt.now).await?;
-            Ok(Asked::Answered(SignedIn::SecondFactorRejected { attempts_left }))
-        }
+        Verdict::Required => Ok(Asked::Answered(SignedIn::SecondFactorRequired { methods: guard.methods() })),
+        Verdict::Rejected => Ok(Asked::Answered(rejected(connection, attempt).await?)),
     }
+}
+
+/// Counts what was shown and is not right, in the caller's transaction.
+pub async fn rejected(connection: &mut Connection, attempt: &Attempt) -> Result<SignedIn, StoreError> {
+    let attempts_left = sign_in::count_failure(connection, attempt).await?;
+    allowances::take(connection, &attempt.second_factors, 1, attempt.now).await?;
+    Ok(SignedIn::SecondFactorRejected { attempts_left })
 }
 
 /// Uses up what was shown and then the code, in the caller's transaction. `Some`: the answer stands, for what was shown had
@@ -208,6 +214,7 @@ async fn use_up(connection: &mut Connection, user: UserId, used: Use, now: Times
             .execute(connection)
             .await?
         }
+        Use::Pin(_) => 1,
     };
     Ok(changed == 1)
 }
@@ -233,7 +240,8 @@ pub async fn change(connection: &mut Connection, proof: Proof, change: FactorCha
     })
 }
 
-async fn remove(connection: &mut Connection, user: UserId) -> Result<(), StoreError> {
+/// Removes the second factor of an account with its backup codes, in the caller's transaction.
+pub async fn remove(connection: &mut Connection, user: UserId) -> Result<(), StoreError> {
     remove_codes(connection, user).await?;
     sql("DELETE FROM second_factors WHERE user_id = $1").bind::<Uuid, _>(user).execute(connection).await?;
     Ok(())

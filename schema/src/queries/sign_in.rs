@@ -2,12 +2,13 @@
 
 use super::second_factor::Asked;
 use super::*;
+use crate::rows::registration_lock::Takeover;
 use crate::rows::sign_in::{
     Attempt, EndedSessionRow, NewSession, NewVerification, Refresh, RefreshTokenRow, Refreshed, Refusal, SignedIn,
     SigningDevice, VerificationRow, VerificationStarted,
 };
 use crate::rows::trail::Happened;
-use crate::second_factor::{Shown, Tries, Use};
+use crate::second_factor::{Asks, Shown, Tries, Use};
 use crate::types::{Moment, Uuid, Word};
 use diesel::QueryableByName;
 use diesel::result::OptionalExtension;
@@ -143,16 +144,20 @@ pub async fn tell(
     trail::append(connection, user, Happened { event, address: attempt.address.clone() }, attempt.now).await
 }
 
-/// Makes an account with its first device, after the right code.
+/// Makes an account with its first device, after the right code. An account that had the number goes, if it may.
 pub async fn register(
     connection: &mut Connection,
     attempt: Attempt,
+    takeover: Takeover,
     user: UserId,
     device: SigningDevice,
     session: NewSession,
 ) -> Result<SignedIn, StoreError> {
     transaction!(connection, |connection| {
         if let Some(answer) = begin(connection, &attempt).await? {
+            return Ok(answer);
+        }
+        if let Some(answer) = registration_lock::take_over(connection, &attempt, &takeover).await? {
             return Ok(answer);
         }
         if !devices::insert_user(connection, user, &attempt.phone, attempt.now).await? {
@@ -178,13 +183,14 @@ pub async fn login(
         if let Some(answer) = begin(connection, &attempt).await? {
             return Ok(answer);
         }
-        let Some(user) = devices::by_phone(connection, &attempt.phone).await? else {
+        // One sign-in of a user at a time: the number of devices is bounded, and what proves somebody serves once.
+        let Some(user) = second_factor::lock_by_phone(connection, &attempt.phone, attempt.now).await? else {
             return Ok(SignedIn::Refused(Refusal::NoAccount));
         };
-        // One sign-in of a user at a time: the number of devices is bounded, and what proves somebody serves once.
-        second_factor::lock(connection, user, attempt.now).await?;
+        // A device that has proved itself is no stranger with a number.
+        let asks = if device.is_known { Asks::Factor } else { Asks::FactorOrPin };
         // Before anything that tells about the account's devices.
-        let used = match second_factor::ask(connection, &attempt, user, &shown).await? {
+        let used = match second_factor::ask(connection, &attempt, user, asks, &shown).await? {
             Asked::Answered(answer) => return Ok(answer),
             Asked::NotNeeded => None,
             Asked::Passed(used) => Some(used),

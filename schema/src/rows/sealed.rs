@@ -13,11 +13,13 @@ pub enum SealedColumn {
     TotpSecret,
     /// The hash of a backup code.
     BackupCodeHash,
+    /// The hash of a registration lock's PIN.
+    PinHash,
 }
 
 impl SealedColumn {
     /// Every one of them: what a rotation goes through.
-    pub const ALL: [Self; 2] = [Self::TotpSecret, Self::BackupCodeHash];
+    pub const ALL: [Self; 3] = [Self::TotpSecret, Self::BackupCodeHash, Self::PinHash];
 
     /// Table and column. It is part of what a cell is sealed with: never change it.
     #[must_use]
@@ -25,6 +27,7 @@ impl SealedColumn {
         match self {
             Self::TotpSecret => "second_factors.secret",
             Self::BackupCodeHash => "backup_codes.hash",
+            Self::PinHash => "registration_locks.hash",
         }
     }
 }

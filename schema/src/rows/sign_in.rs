@@ -1,6 +1,7 @@
 //! What signing in brings to the store, and what it gets back.
 
 use super::DevicesChange;
+use crate::second_factor::Method;
 use crate::types::{Moment, Uuid, Word};
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
@@ -213,12 +214,12 @@ pub enum SignedIn {
         /// Tries left of this verification.
         attempts_left: i64,
     },
-    /// The code is right, and the account has a second factor that was not shown; nothing was used up.
+    /// The code is right, and what stands behind it was not shown; nothing was used up.
     SecondFactorRequired {
-        /// Whether there are backup codes left.
-        backup_codes: bool,
+        /// What may be shown.
+        methods: Vec<Method>,
     },
-    /// The code is right and the second factor is not; that took a try of the code.
+    /// The code is right and what stands behind it is not; that took a try of the code.
     SecondFactorRejected {
         /// Tries left of this verification.
         attempts_left: i64,
@@ -229,11 +230,37 @@ pub enum SignedIn {
     Refused(Refusal),
 }
 
+/// What became of a recovery.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// The answer.
+    pub answer: SignedIn,
+    /// The devices that were removed.
+    pub removed: Vec<RemovedDevice>,
+}
+
+impl From<SignedIn> for Recovered {
+    fn from(answer: SignedIn) -> Self {
+        Self { answer, removed: Vec::new() }
+    }
+}
+
 /// Why a sign-in with the right code is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The number has an account.
     NumberInUse,
+    /// The number is kept for its account until then, and longer if one of its devices is heard of.
+    NumberKept {
+        /// The earliest moment at which it is free.
+        until: Timestamp,
+        /// Whether a PIN frees it at once.
+        takes_pin: bool,
+    },
+    /// The number is the account's own already.
+    OwnNumber,
+    /// The account has neither a second factor nor a registration lock.
+    NothingBehindCode,
     /// The number has no account.
     NoAccount,
     /// A device with this identity exists, and it is not this one.

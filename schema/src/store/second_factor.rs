@@ -8,8 +8,6 @@ use sotto_protocol::{Timestamp, UserId};
 super::facade! {
     /// The second factor of an account, enabled or being set up.
     read fn second_factor(user: UserId) -> Option<FactorRow> = second_factor::of_user;
-    /// The second factor of a number's account.
-    read fn second_factor_of_phone(phone: String) -> Option<FactorRow> = second_factor::of_phone;
     /// Begins a set-up in the place of an unfinished one; `false`: a second factor is enabled, and nothing was done.
     write fn begin_second_factor(user: UserId, new: NewFactor, now: Timestamp) -> bool = second_factor::begin;
     /// Finishes a set-up by what was shown, with these backup codes.

@@ -1,5 +1,6 @@
 //! Signing in: requests for codes, token families and their refresh tokens.
 
+use crate::rows::registration_lock::Takeover;
 use crate::rows::sign_in::{
     Allowance, Attempt, EndedSessionRow, NewSession, NewVerification, Reached, Refresh, RefreshTokenRow, Refreshed,
     SignedIn, SigningDevice, VerificationRow, VerificationStarted,
@@ -14,8 +15,8 @@ super::facade! {
     read fn verification(id: VerificationId) -> Option<VerificationRow> = sign_in::verification;
     /// Counts a wrong code; never signs anybody in.
     write fn wrong_code(attempt: Attempt) -> SignedIn = sign_in::wrong_code;
-    /// Makes an account with its first device, after the right code.
-    write fn register(attempt: Attempt, user: UserId, device: SigningDevice, session: NewSession) -> SignedIn = sign_in::register;
+    /// Makes an account with its first device, after the right code. An account that had the number goes, if it may.
+    write fn register(attempt: Attempt, takeover: Takeover, user: UserId, device: SigningDevice, session: NewSession) -> SignedIn = sign_in::register;
     /// Signs a device in, new or known, after the right code and what was shown of the second factor.
     write fn login(attempt: Attempt, shown: Shown, device: SigningDevice, session: NewSession) -> SignedIn = sign_in::login;
     /// A refresh token, by its hash.

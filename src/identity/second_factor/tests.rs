@@ -8,7 +8,7 @@ use super::*;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use ring::rand::SystemRandom;
-use sotto_schema::second_factor::{Factor, Tries, Verdict, judge};
+use sotto_schema::second_factor::{Asks, Factor, Guard, Tries, Verdict, judge};
 use std::collections::HashSet;
 
 const BEGIN: Timestamp = Timestamp::from_millis(1_795_253_400_000);
@@ -192,7 +192,7 @@ impl World {
             self.fails += 1;
             return Answer::CodeRejected;
         }
-        match judge(self.factor.as_ref(), &compared.shown) {
+        match judge(&Guard::of(Asks::Factor, self.factor.as_ref(), None), &compared.shown) {
             Verdict::NotNeeded => {
                 self.tries.is_used = true;
                 Answer::Passed

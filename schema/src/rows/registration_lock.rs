@@ -1,0 +1,60 @@
+//! Registration locks, as the store gives and takes them.
+
+use super::sealed::SealedCell;
+use super::second_factor::FactorRow;
+use crate::second_factor::Shown;
+use crate::types::{Moment, Uuid};
+use diesel::QueryableByName;
+use sotto_protocol::{Timestamp, UserId};
+use std::time::Duration;
+
+/// A registration lock.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct LockRow {
+    /// Another one with each PIN.
+    #[diesel(sql_type = Uuid)]
+    pub id: uuid::Uuid,
+    /// The hash of the PIN.
+    #[diesel(embed)]
+    pub hash: SealedCell,
+    /// When it was set.
+    #[diesel(sql_type = Moment)]
+    pub created_at: Timestamp,
+}
+
+/// What an account has behind the right code.
+#[derive(Clone, Debug)]
+pub struct GuardRow {
+    /// The account.
+    pub user_id: UserId,
+    /// Its second factor, enabled or being set up.
+    pub factor: Option<FactorRow>,
+    /// Its registration lock.
+    pub lock: Option<LockRow>,
+}
+
+impl GuardRow {
+    /// The second factor, if sign-in asks for it.
+    #[must_use]
+    pub fn enabled(&self) -> Option<&FactorRow> {
+        self.factor.as_ref().filter(|row| row.factor.is_enabled())
+    }
+}
+
+/// A registration lock that is set.
+#[derive(Clone, Debug)]
+pub struct NewLock {
+    /// Its id.
+    pub id: uuid::Uuid,
+    /// The hash of its PIN.
+    pub hash: SealedCell,
+}
+
+/// What a registration brings for a number that has an account.
+#[derive(Clone, Debug)]
+pub struct Takeover {
+    /// What the PIN turned out to be.
+    pub shown: Shown,
+    /// How long an account keeps its number after the last contact of a device.
+    pub wait: Duration,
+}

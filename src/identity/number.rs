@@ -1,0 +1,73 @@
+//! The number of an account, and its change by a device of it.
+
+use std::net::IpAddr;
+
+use sotto_protocol::Timestamp;
+use sotto_protocol::auth::{ChangePhone, MeUser, Purpose};
+use sotto_protocol::problem::{FieldError, Problem};
+use sotto_schema::rows::number::NumberChange;
+use sotto_schema::rows::sign_in::SignedIn;
+use sotto_schema::second_factor::Asks;
+
+use super::Identity;
+use super::guard::{Counts, Showing};
+use super::second_factor::refusal;
+use super::session::{Caller, unauthenticated};
+use crate::error::ApiError;
+
+impl Identity {
+    /// Gives the caller's account the number that the code was sent to; devices, conversations and keys stay. Needs the second
+    /// factor where there is one, or else the PIN of the registration lock or a code of the present number.
+    ///
+    /// # Errors
+    /// 401 `code_rejected` and `second_factor_required`; 409 `conflict` when the number has an account, told only to whoever has
+    /// shown everything else; 422; 429; 503.
+    pub async fn change_phone(
+        &self,
+        caller: &Caller,
+        request: ChangePhone,
+        address: IpAddr,
+        now: Timestamp,
+    ) -> Result<MeUser, ApiError> {
+        let old = match (request.old_verification_id, &request.old_code) {
+            (Some(id), Some(code)) => Some((id, code)),
+            (None, None) => None,
+            (None, Some(_)) => return Err(Problem::field("/old_verification_id", "required").into()),
+            (Some(_), None) => return Err(Problem::field("/old_code", "required").into()),
+        };
+        let purpose = Purpose::PhoneChange;
+        let mut attempt = self.check_code(request.verification_id, purpose, &request.code, address, now).await?;
+        let old = match old {
+            Some((id, code)) => {
+                let right = self.check_code(id, purpose, code, address, now).await;
+                Some((id, right.map_err(|error| at_old_code(error))?.phone))
+            }
+            None => None,
+        };
+        let row = self.store.guards(caller.user_id).await?;
+        let showing = Showing {
+            totp: request.totp.as_deref(),
+            backup_code: request.backup_code.as_deref(),
+            pin: request.pin.as_deref(),
+        };
+        let asks = if old.is_some() { Asks::Factor } else { Asks::FactorOrPin };
+        let compared = self.compare(&row, asks, showing, Counts::SignedIn, &mut attempt).await?;
+        let change = NumberChange { attempt, user_id: caller.user_id, shown: compared.shown, old };
+        match self.store.change_number(change).await? {
+            SignedIn::Done { told, .. } => {
+                tracing::info!(user_id = %caller.user_id, device_id = %caller.device_id, "a number was changed");
+                self.changes.devices_changed(caller.user_id, &told);
+            }
+            refused => return Err(refusal(refused, compared.field)),
+        }
+        let account = self.store.account(caller.user_id, caller.device_id).await?.ok_or_else(unauthenticated)?;
+        Ok(MeUser { user_id: caller.user_id, phone: account.phone, created_at: account.user_created_at })
+    }
+}
+
+/// The same answer, which says that it is about the code of the present number.
+fn at_old_code(error: ApiError) -> ApiError {
+    let ApiError(mut problem) = error;
+    problem.errors = vec![FieldError::at("/old_code", "not_accepted")];
+    ApiError(problem)
+}
