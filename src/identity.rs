@@ -21,6 +21,7 @@ pub mod network;
 mod number;
 pub mod phone;
 pub mod pin;
+pub mod qr;
 mod reauthentication;
 mod recovery;
 pub mod refresh_token;

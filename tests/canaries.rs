@@ -2,14 +2,17 @@
 //! database only where it must.
 
 use crate::device_links::{Newcomer, confirmation};
-use crate::second_factor::{Account, code_for, early_in_a_step, login, with_backup_code, with_totp};
+use crate::registration_lock::set_pin;
+use crate::second_factor::{Account, code_for, early_in_a_step, login, request, with_backup_code, with_totp};
 use crate::support::database::{Kind, connect};
 use crate::support::node::TestNode;
 use crate::support::on_both;
 use crate::support::people::{fresh_phone, info, register};
 use data_encoding::{BASE32_NOPAD, BASE64, BASE64URL_NOPAD, HEXLOWER};
 use serde_json::{Value, json};
-use sotto_client::protocol::auth::{DeviceInfo, Purpose, PushTokens, RegisterRequest};
+use sotto_client::protocol::auth::{
+    ChangePhone, DeviceInfo, LoginRequest, Purpose, PushTokens, RecoverRequest, RegisterRequest,
+};
 use sotto_client::protocol::reauthentication::Reauthentication;
 use sotto_client::{Client, DeviceKeys, HeaderMap, Method, Options, Rest, SignIn, Store};
 use std::collections::BTreeSet;
@@ -192,6 +195,39 @@ async fn link_and_delete(node: &TestNode, canaries: &mut Canaries) {
     owner.rest.request_deletion(&proof).await.unwrap();
 }
 
+/// A number that is protected, changed, and recovered with.
+async fn lock_and_recover(node: &TestNode, canaries: &mut Canaries) {
+    let owner = register(node, "locked").await;
+    let (pin, wrong) = ("719356284071", "170482653917");
+    canaries.add("a PIN", pin);
+    canaries.add("a PIN that was wrong", wrong);
+    set_pin(node, &owner, pin).await;
+    let stranger = request(node, &owner.phone, Purpose::Login).await;
+    assert!(login(node, &LoginRequest { pin: Some(wrong.to_owned()), ..stranger }).await.is_err());
+    let new = fresh_phone();
+    canaries.add_with("another number", &new, &["users.phone", "verifications.phone", "account_events.body"]);
+    let (verification_id, code) = code_for(node, &new, Purpose::PhoneChange).await;
+    canaries.add("a code of a change of number", &code);
+    let pin = Some(pin.to_owned());
+    let change = ChangePhone {
+        verification_id,
+        code,
+        totp: None,
+        backup_code: None,
+        pin: pin.clone(),
+        old_verification_id: None,
+        old_code: None,
+    };
+    owner.rest.change_phone(&change).await.unwrap();
+    let (verification_id, code) = code_for(node, &new, Purpose::Recovery).await;
+    canaries.add("a code of a recovery", &code);
+    let keys = DeviceKeys::generate().sign_in_keys(2).unwrap();
+    let recover =
+        RecoverRequest { verification_id, code, device: info("found"), keys, totp: None, backup_code: None, pin };
+    let tokens = Rest::new(&node.url).unwrap().recover(&recover).await.unwrap();
+    canaries.add("the refresh token of a recovery", &tokens.refresh_token);
+}
+
 on_both! {
     async fn planted_secrets_are_found_nowhere(database) {
         let settings = [
@@ -211,6 +247,7 @@ on_both! {
         talk(&node, &mut canaries).await;
         sign_in(&node, &mut canaries).await;
         link_and_delete(&node, &mut canaries).await;
+        lock_and_recover(&node, &mut canaries).await;
         let whats: BTreeSet<_> = canaries.0.iter().map(|canary| canary.bytes.clone()).collect();
         assert!(whats.len() >= 20, "{} canaries", whats.len());
 

@@ -36,6 +36,7 @@ on_both! {
         assert_eq!((device.device.device_id, device.keys.one_time_prekeys), (alice.device_id, 20));
         assert_eq!(export.sessions.len(), 1);
         assert!(export.second_factor.enabled && export.second_factor.backup_codes_left == 10);
+        assert_eq!(export.registration_lock, alice.rest.registration_lock().await.unwrap());
         assert_eq!(export.deletion, alice.rest.deletion().await.unwrap());
         assert_eq!(export.trail, alice.rest.trail(0, 200).await.unwrap().items);
         assert_eq!(export.trail_head.seq, 2);

@@ -14,7 +14,7 @@ use sotto_client::protocol::trail::{Removal, TrailEntry, TrailEvent};
 use sotto_client::{
     Client, DeviceKeys, Error, HeaderMap, Method, Options, Rest, SignIn, Store, TrailFault, TrailVerifier,
 };
-use sotto_schema::rows::logins::NewLogin;
+use sotto_schema::rows::logins::{LoginOf, NewLogin};
 use sotto_schema::{StoreSettings, inspect};
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn events(device: &Device) -> Vec<TrailEvent> {
 }
 
 /// The history as soon as it has so many entries.
-async fn logins(device: &Device, count: usize) -> Vec<Login> {
+pub async fn logins(device: &Device, count: usize) -> Vec<Login> {
     let begun = std::time::Instant::now();
     loop {
         let page = device.rest.logins(None, 200).await.unwrap();
@@ -295,7 +295,7 @@ on_both! {
             other.unwrap();
             let login = NewLogin {
                 id: uuid::Uuid::new_v4(),
-                verification_id,
+                of: LoginOf::Code(verification_id),
                 device_id: None,
                 method: "code",
                 outcome: "wrong_code",

@@ -43,13 +43,13 @@ async fn change(device: &Device, request: &ChangePhone) -> Result<MeUser, Proble
 }
 
 fn methods(result: Result<MeUser, Problem>) -> Vec<String> {
-    let problem = result.err().expect("this should have been refused");
+    let problem = result.expect_err("this should have been refused");
     assert_eq!((problem.status, problem.code), (401, ErrorCode::SecondFactorRequired));
     serde_json::from_value(problem.more["methods"].clone()).unwrap()
 }
 
 fn rejected(result: Result<MeUser, Problem>) -> Problem {
-    let problem = result.err().expect("this should have been refused");
+    let problem = result.expect_err("this should have been refused");
     assert_eq!((problem.status, problem.code), (401, ErrorCode::CodeRejected));
     problem
 }

@@ -100,6 +100,12 @@ impl PendingLink {
         &self.begun.qr_svg
     }
 
+    /// The QR code as a `data:` URI of a PNG.
+    #[must_use]
+    pub fn qr_png(&self) -> &str {
+        &self.begun.qr_png
+    }
+
     /// Until when it can be scanned and confirmed.
     #[must_use]
     pub const fn expires_at(&self) -> Timestamp {

@@ -35,6 +35,8 @@ pub struct BegunLink {
     pub qr: String,
     /// The same as a QR code in SVG.
     pub qr_svg: String,
+    /// And in PNG, as a `data:` URI.
+    pub qr_png: String,
     /// Until when it can be scanned, confirmed and used.
     pub expires_at: Timestamp,
 }

@@ -6,6 +6,7 @@ use crate::conversation::{ConversationType, Role};
 use crate::devices::OwnDevice;
 use crate::keys::KeyCount;
 use crate::logins::Login;
+use crate::registration_lock::RegistrationLockState;
 use crate::second_factor::SecondFactorState;
 use crate::trail::{TrailHead, TrailItem};
 use crate::{ConversationId, DeviceId, Seq, Timestamp};
@@ -26,6 +27,8 @@ pub struct Export {
     pub sessions: Vec<ExportedSession>,
     /// Its second factor, without the secret.
     pub second_factor: SecondFactorState,
+    /// Its registration lock, without the PIN.
+    pub registration_lock: RegistrationLockState,
     /// Whether it will be deleted.
     pub deletion: AccountDeletion,
     /// The conversations that it is or was in, the oldest first.

@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 pub struct Login {
     /// When.
     pub at: Timestamp,
-    /// How: `registration`, `code`, `code_totp` or `code_backup_code`; others may come.
+    /// How: `registration`, `code` or `recovery`, the last two also with `_totp`, `_backup_code` or `_pin` behind them, or `link`;
+    /// others may come.
     pub method: String,
     /// What came of it: `signed_in`, `wrong_code`, `second_factor_required`, `wrong_second_factor`, `limited` or `refused`;
     /// others may come.

@@ -28,6 +28,8 @@ pub struct TotpSetUp {
     pub uri: String,
     /// The same as a QR code in SVG.
     pub qr_svg: String,
+    /// And in PNG, as a `data:` URI.
+    pub qr_png: String,
     /// Until when the set-up can be finished.
     pub expires_at: Timestamp,
 }

@@ -12,6 +12,7 @@ use sotto_protocol::auth::{
 };
 use sotto_protocol::problem::{ErrorCode, Problem};
 use sotto_protocol::{Timestamp, limits};
+use sotto_schema::rows::logins::LoginOf;
 
 use super::address::ClientAddress;
 use super::body::Body;
@@ -72,8 +73,8 @@ pub async fn register(
     request: HttpRequest,
     body: Body<RegisterRequest, { limits::MAX_BODY_LARGE }>,
 ) -> Result<HttpResponse, ApiError> {
-    let (now, verification_id) = (Timestamp::now(), body.0.verification_id);
-    let tried = Tried { verification_id, method: "registration", address: address.0, agent: agent(&request) };
+    let (now, of) = (Timestamp::now(), LoginOf::Code(body.0.verification_id));
+    let tried = Tried { of, method: "registration", address: address.0, agent: agent(&request) };
     let answer = identity.register(body.0, address.0, now).await;
     note(&identity, tried, &answer, now);
     Ok(HttpResponse::Created().json(answer?))
@@ -88,7 +89,7 @@ pub async fn login(
     request: HttpRequest,
     body: Body<LoginRequest, { limits::MAX_BODY_LARGE }>,
 ) -> Result<Json<Tokens>, ApiError> {
-    let (now, verification_id) = (Timestamp::now(), body.0.verification_id);
+    let (now, of) = (Timestamp::now(), LoginOf::Code(body.0.verification_id));
     let LoginRequest { totp, backup_code, pin, .. } = &body.0;
     let method = method(
         ["code", "code_totp", "code_backup_code", "code_pin"],
@@ -96,7 +97,7 @@ pub async fn login(
         backup_code.as_deref(),
         pin.as_deref(),
     );
-    let tried = Tried { verification_id, method, address: address.0, agent: agent(&request) };
+    let tried = Tried { of, method, address: address.0, agent: agent(&request) };
     let answer = identity.login(body.0, address.0, now).await;
     note(&identity, tried, &answer, now);
     Ok(Json(answer?))
@@ -111,11 +112,11 @@ pub async fn recover(
     request: HttpRequest,
     body: Body<RecoverRequest, { limits::MAX_BODY_LARGE }>,
 ) -> Result<Json<Tokens>, ApiError> {
-    let (now, verification_id) = (Timestamp::now(), body.0.verification_id);
+    let (now, of) = (Timestamp::now(), LoginOf::Code(body.0.verification_id));
     let RecoverRequest { totp, backup_code, pin, .. } = &body.0;
     let methods = ["recovery", "recovery_totp", "recovery_backup_code", "recovery_pin"];
     let method = method(methods, totp.as_deref(), backup_code.as_deref(), pin.as_deref());
-    let tried = Tried { verification_id, method, address: address.0, agent: agent(&request) };
+    let tried = Tried { of, method, address: address.0, agent: agent(&request) };
     let answer = identity.recover(body.0, address.0, now).await;
     note(&identity, tried, &answer, now);
     Ok(Json(answer?))
@@ -138,7 +139,7 @@ fn note(identity: &Identity, tried: Tried<'_>, answer: &Result<Tokens, ApiError>
 }
 
 /// What the program says that it is (RFC 9110, section 10.1.5).
-fn agent(request: &HttpRequest) -> Option<&str> {
+pub(super) fn agent(request: &HttpRequest) -> Option<&str> {
     request.headers().get(header::USER_AGENT)?.to_str().ok()
 }
 

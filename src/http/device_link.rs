@@ -1,18 +1,20 @@
 //! Linking a new device: it begins and collects without being signed in; a device of the account scans, confirms, refuses.
 
-use actix_web::HttpResponse;
 use actix_web::web::{Data, Json, Path};
+use actix_web::{HttpRequest, HttpResponse};
 use sotto_protocol::auth::Tokens;
 use sotto_protocol::device_link::{BeginLink, BegunLink, CollectLink, ConfirmLink, LinkCode, LinkPending, ScannedLink};
 use sotto_protocol::{LinkId, Timestamp, limits};
+use sotto_schema::rows::logins::LoginOf;
 
 use super::address::ClientAddress;
-use super::auth::Caller;
+use super::auth::{Caller, agent};
 use super::body::Body;
 use super::nothing;
 use crate::error::ApiError;
 use crate::identity::Identity;
 use crate::identity::device_link::Collected;
+use crate::identity::history::Tried;
 
 /// A new device asks to be linked, and gets the QR code to show. Valid for five minutes, for one account, once.
 #[utoipa::path(post, path = "/v1/auth/links", tag = "auth", request_body = BeginLink,
@@ -76,11 +78,20 @@ pub async fn refuse(
     ))]
 pub async fn collect(
     identity: Data<Identity>,
+    address: ClientAddress,
+    request: HttpRequest,
     id: Path<LinkId>,
     body: Body<CollectLink, { limits::MAX_BODY }>,
 ) -> Result<HttpResponse, ApiError> {
     Ok(match identity.collect_link(*id, &body.0, Timestamp::now).await? {
-        Collected::Tokens(tokens) => HttpResponse::Ok().json(tokens),
+        Collected::Tokens { tokens, is_again } => {
+            if !is_again {
+                let of = LoginOf::Account(tokens.user_id);
+                let tried = Tried { of, method: "link", address: address.0, agent: agent(&request) };
+                identity.note_login(tried, Ok(tokens.device_id), Timestamp::now());
+            }
+            HttpResponse::Ok().json(tokens)
+        }
         Collected::Pending(pending) => HttpResponse::Accepted().json(pending),
     })
 }

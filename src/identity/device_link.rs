@@ -32,7 +32,7 @@ use super::second_factor::{field_of, refusal};
 use super::secret_key::SecretKeys;
 use super::session::Caller;
 use super::sign_in::{SIGNED_PREKEY_LIFE, check_shape, no_random, refused};
-use super::{Identity, key_check, network, totp};
+use super::{Identity, key_check, network, qr};
 use crate::error::ApiError;
 
 /// Length of a challenge and of a link's secret, in bytes.
@@ -89,7 +89,12 @@ impl Default for Waiting {
 /// What a device that asks for its tokens gets.
 pub enum Collected {
     /// It is a device of the account.
-    Tokens(Tokens),
+    Tokens {
+        /// Its tokens.
+        tokens: Tokens,
+        /// Whether they were given before.
+        is_again: bool,
+    },
     /// Nobody has confirmed yet.
     Pending(LinkPending),
 }
@@ -153,8 +158,8 @@ impl Identity {
         let (challenge, secret) = (self.link_secret()?, self.link_secret()?);
         let identity_key = request.keys.identity_key.clone().unwrap_or_default();
         let qr = LinkUri { link_id, code: LinkCode { challenge: challenge.clone(), identity_key } }.to_string();
-        let qr_svg =
-            totp::qr_svg(&qr).ok_or_else(|| Problem::new(ErrorCode::Internal, "the link is too long for a QR code"))?;
+        let pictures =
+            qr::draw(&qr).ok_or_else(|| Problem::new(ErrorCode::Internal, "the link is too long for a QR code"))?;
         let expires_at = now.plus(self.auth.link_ttl.duration());
         let new = NewLink {
             id: link_id,
@@ -167,7 +172,10 @@ impl Identity {
         };
         match self.store.begin_device_link(new, self.link_allowances(address), now).await? {
             LinkBegun::Limited(reached) => Err(ApiError::limited(&reached)),
-            LinkBegun::Begun => Ok(BegunLink { link_id, link_secret: secret, challenge, qr, qr_svg, expires_at }),
+            LinkBegun::Begun => {
+                let (qr_svg, qr_png) = (pictures.svg, pictures.png);
+                Ok(BegunLink { link_id, link_secret: secret, challenge, qr, qr_svg, qr_png, expires_at })
+            }
         }
     }
 
@@ -343,7 +351,7 @@ impl Identity {
         let signed_prekey_expires_at = now.plus(SIGNED_PREKEY_LIFE);
         let device = DeviceId::random();
         let collected = self.store.collect_device_link(link_id, device, session, signed_prekey_expires_at, now).await?;
-        let tokens = match collected {
+        let (tokens, is_again) = match collected {
             LinkCollected::Unknown => return Err(Problem::not_found().into()),
             LinkCollected::Full(refusal) => return Err(refused(refusal)),
             LinkCollected::Waiting { .. } => return Err(Problem::unavailable("the link has changed; ask again").into()),
@@ -353,13 +361,13 @@ impl Identity {
                 if !told.is_empty() {
                     self.changes.devices_changed(user_id, &told);
                 }
-                self.tokens(user_id, device_id, family, 1, &refresh, expires_at, now)?
+                (self.tokens(user_id, device_id, family, 1, &refresh, expires_at, now)?, false)
             }
             LinkCollected::Again { user_id, device_id, session_id, expires_at } => {
-                self.tokens(user_id, device_id, session_id, 1, &refresh, expires_at, now)?
+                (self.tokens(user_id, device_id, session_id, 1, &refresh, expires_at, now)?, true)
             }
         };
-        Ok(Collected::Tokens(tokens))
+        Ok(Collected::Tokens { tokens, is_again })
     }
 }
 

@@ -82,6 +82,7 @@ impl Identity {
             devices,
             sessions,
             second_factor: self.second_factor(caller, now).await?,
+            registration_lock: self.registration_lock(caller).await?,
             deletion: self.deletion(caller).await?,
             conversations: self.stays(caller).await?,
             trail,

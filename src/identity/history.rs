@@ -11,9 +11,9 @@ use std::time::Duration;
 use sotto_protocol::logins::Login;
 use sotto_protocol::problem::{ErrorCode, Problem};
 use sotto_protocol::trail::{TrailHead, TrailItem};
-use sotto_protocol::{DeviceId, Timestamp, VerificationId};
+use sotto_protocol::{DeviceId, Timestamp};
 use sotto_schema::StoreError;
-use sotto_schema::rows::logins::NewLogin;
+use sotto_schema::rows::logins::{LoginOf, NewLogin};
 use uuid::Uuid;
 
 use super::Identity;
@@ -36,8 +36,8 @@ pub(super) struct History(Mutex<Vec<NewLogin>>);
 /// A try to sign in, as the request came.
 #[derive(Clone, Copy, Debug)]
 pub struct Tried<'a> {
-    /// The request for the code.
-    pub verification_id: VerificationId,
+    /// Whose try it is.
+    pub of: LoginOf,
     /// How.
     pub method: &'static str,
     /// From where.
@@ -76,7 +76,7 @@ impl Identity {
         };
         let login = NewLogin {
             id: Uuid::new_v4(),
-            verification_id: tried.verification_id,
+            of: tried.of,
             device_id,
             method: tried.method,
             outcome,

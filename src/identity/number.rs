@@ -32,15 +32,15 @@ impl Identity {
         let old = match (request.old_verification_id, &request.old_code) {
             (Some(id), Some(code)) => Some((id, code)),
             (None, None) => None,
-            (None, Some(_)) => return Err(Problem::field("/old_verification_id", "required").into()),
-            (Some(_), None) => return Err(Problem::field("/old_code", "required").into()),
+            (None, Some(_)) => return Err(Problem::field("/old_verification_id", "missing").into()),
+            (Some(_), None) => return Err(Problem::field("/old_code", "missing").into()),
         };
         let purpose = Purpose::PhoneChange;
         let mut attempt = self.check_code(request.verification_id, purpose, &request.code, address, now).await?;
         let old = match old {
             Some((id, code)) => {
                 let right = self.check_code(id, purpose, code, address, now).await;
-                Some((id, right.map_err(|error| at_old_code(error))?.phone))
+                Some((id, right.map_err(at_old_code)?.phone))
             }
             None => None,
         };

@@ -24,11 +24,12 @@ use uuid::Uuid;
 
 use super::Identity;
 use super::backup_code::{self, BackupCode};
+use super::qr;
 use super::reauthentication::proved_or_refused;
 use super::sealed::{self, Place};
 use super::session::{Caller, unauthenticated};
 use super::sign_in::{no_random, refused, rejected};
-use super::totp::{self, Secret};
+use super::totp::Secret;
 use crate::error::ApiError;
 
 /// How long a set-up that was begun can be finished.
@@ -60,7 +61,7 @@ impl Identity {
         let account = self.store.account(caller.user_id, caller.device_id).await?.ok_or_else(unauthenticated)?;
         let secret = Secret::random(&self.random).map_err(|_| no_random())?;
         let uri = secret.uri(&self.auth.totp_issuer, &account.phone);
-        let qr_svg = totp::qr_svg(&uri)
+        let qr = qr::draw(&uri)
             .ok_or_else(|| Problem::new(ErrorCode::Internal, "auth.totp_issuer is too long for a QR code"))?;
         let id = Uuid::new_v4();
         let place = Place { column: SealedColumn::TotpSecret, user_id: caller.user_id, row: id };
@@ -70,7 +71,7 @@ impl Identity {
         if !self.store.begin_second_factor(caller.user_id, new, now).await? {
             return Err(Problem::new(ErrorCode::Conflict, "a second factor is enabled; disable it first").into());
         }
-        Ok(TotpSetUp { secret: secret.base32(), uri, qr_svg, expires_at })
+        Ok(TotpSetUp { secret: secret.base32(), uri, qr_svg: qr.svg, qr_png: qr.png, expires_at })
     }
 
     /// Finishes a set-up by a code of the new secret, and gives the backup codes.

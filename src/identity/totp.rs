@@ -5,8 +5,6 @@
 use std::fmt;
 
 use data_encoding::BASE32_NOPAD;
-use qrcode::render::svg;
-use qrcode::{EcLevel, QrCode};
 use ring::error::Unspecified;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -24,8 +22,6 @@ const CODES: u32 = 1_000_000;
 /// Steps before the present one whose codes are taken, for clocks that are behind and people who type slowly. None
 /// forward: a code that is not due yet has been made by somebody who can choose the time.
 const BACK: i64 = 1;
-/// Least width and height of a QR code in an SVG's units.
-const QR_SIZE: u32 = 240;
 
 /// The secret that an authenticator app and the server share. `Debug` hides it; wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
@@ -123,13 +119,6 @@ fn hotp(secret: &[u8], counter: u64) -> u32 {
     u32::from_be_bytes(cut) & 0x7fff_ffff
 }
 
-/// A text as a QR code in SVG; `None` when it is too long for one.
-#[must_use]
-pub fn qr_svg(text: &str) -> Option<String> {
-    let code = QrCode::with_error_correction_level(text.as_bytes(), EcLevel::M).ok()?;
-    Some(code.render::<svg::Color<'_>>().min_dimensions(QR_SIZE, QR_SIZE).build())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,10 +198,6 @@ mod tests {
             "otpauth://totp/Our%20Chat:%2B41791234567?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=Our%20Chat\
              &algorithm=SHA1&digits=6&period=30"
         );
-        let svg = qr_svg(&secret.uri("Sotto", "+41791234567")).unwrap();
-        assert!(svg.starts_with("<?xml") && svg.contains("<svg") && svg.contains("<path"), "{svg}");
-        assert!(!svg.contains("GEZDGNBV"), "a picture and no text");
-        assert!(qr_svg(&"x".repeat(5000)).is_none());
         assert_eq!(format!("{secret:?}"), "Secret(***)");
         let random = SystemRandom::new();
         assert!(Secret::random(&random).unwrap() != Secret::random(&random).unwrap());

@@ -1,6 +1,7 @@
 //! The way that works: begun, scanned, confirmed, collected, told; lost answers; a device that comes back.
 
 use super::{Newcomer, code, confirmation, proof, take_in};
+use crate::history::logins;
 use crate::second_factor::enable;
 use crate::support::node::TestNode;
 use crate::support::on_both;
@@ -24,7 +25,7 @@ on_both! {
         next_of(&mut tablets, "drained").await;
         next_of(&mut bobs, "drained").await;
         let laptop = Newcomer::at(&node, "laptop").await;
-        assert!(laptop.begun.qr_svg.starts_with("<?xml"));
+        assert!(laptop.begun.qr_svg.starts_with("<?xml") && laptop.begun.qr_png.starts_with("data:image/png;base64,"));
         let scanned = alice.rest.scan_link(laptop.id(), &laptop.code()).await.unwrap();
         assert_eq!((scanned.device.name.as_str(), scanned.address.as_deref()), ("laptop", Some("127.0.0.1")));
         assert_eq!(scanned.expires_at, laptop.begun.expires_at);
@@ -55,6 +56,20 @@ on_both! {
         let (mut socket, _) = Socket::connect(&node.url, &SocketOptions::hello(&tokens.access_token)).await.unwrap();
         bob.rest.send_message(&shared(conversation, "hello"), None).await.unwrap();
         assert_eq!(next_message(&mut socket).await.1.conversation_id, conversation);
+    }
+
+    async fn a_link_stands_in_the_history_once(database) {
+        let node = TestNode::start(database).await;
+        let alice = register(&node, "alice").await;
+        let laptop = Newcomer::at(&node, "laptop").await;
+        take_in(&node, &alice, &laptop).await;
+        let tokens = laptop.tokens().await;
+        // An answer that was lost is no other sign-in.
+        assert_eq!(laptop.tokens().await.device_id, tokens.device_id);
+        let told = logins(&alice, 2).await;
+        let words: Vec<_> = told.iter().map(|login| (login.method.as_str(), login.outcome.as_str())).collect();
+        assert_eq!(words, [("link", "signed_in"), ("registration", "signed_in")]);
+        assert_eq!((told[0].device_id, told[0].address.as_deref()), (Some(tokens.device_id), Some("127.0.0.1")));
     }
 
     async fn it_waits_and_is_woken_by_the_confirmation(database) {

@@ -24,7 +24,7 @@ on_both! {
         assert_eq!(first.secret.len(), 32);
         let number = device.phone.trim_start_matches('+');
         assert!(first.uri.starts_with(&format!("otpauth://totp/Sotto:%2B{number}?secret={}&", first.secret)), "{}", first.uri);
-        assert!(first.qr_svg.contains("<svg"));
+        assert!(first.qr_svg.contains("<svg") && first.qr_png.starts_with("data:image/png;base64,"));
         let pending = rest.second_factor().await.unwrap();
         assert_eq!((pending.enabled, pending.pending_until), (false, Some(first.expires_at)));
         // Nothing is asked for yet.

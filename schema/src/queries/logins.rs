@@ -3,7 +3,7 @@
 use super::super::LOGINS_BY_MONTH;
 use super::*;
 use crate::month::Month;
-use crate::rows::logins::{LoginRow, NewLogin};
+use crate::rows::logins::{LoginOf, LoginRow, NewLogin};
 use crate::types::{Moment, Uuid};
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Nullable, Text};
@@ -17,6 +17,11 @@ const ONE_NODE: &str = "SELECT pg_advisory_xact_lock(119204735251822)";
 /// Rows that are deleted at once where there are no partitions.
 const AT_ONCE: i64 = 1000;
 
+const BY_CODE: &str = "INSERT INTO logins (id, user_id, device_id, method, outcome, address, agent, created_at, updated_at) \
+     SELECT $1, u.id, $2, $3, $4, $5, $6, $7, $7 FROM verifications v JOIN users u ON u.phone = v.phone WHERE v.id = $8";
+const BY_ACCOUNT: &str = "INSERT INTO logins (id, user_id, device_id, method, outcome, address, agent, created_at, updated_at) \
+     SELECT $1, u.id, $2, $3, $4, $5, $6, $7, $7 FROM users u WHERE u.id = $8";
+
 #[derive(QueryableByName)]
 struct NameRow {
     #[diesel(sql_type = Text)]
@@ -27,21 +32,21 @@ struct NameRow {
 pub async fn note(connection: &mut Connection, logins: Vec<NewLogin>) -> Result<(), StoreError> {
     transaction!(connection, |connection| {
         for login in &logins {
-            sql(
-                "INSERT INTO logins (id, user_id, device_id, method, outcome, address, agent, created_at, updated_at) \
-                 SELECT $1, u.id, $2, $3, $4, $5, $6, $7, $7 \
-                 FROM verifications v JOIN users u ON u.phone = v.phone WHERE v.id = $8",
-            )
-            .bind::<Uuid, _>(login.id)
-            .bind::<Nullable<Uuid>, _>(login.device_id)
-            .bind::<Text, _>(login.method)
-            .bind::<Text, _>(login.outcome)
-            .bind::<Nullable<Text>, _>(login.address.as_deref())
-            .bind::<Nullable<Text>, _>(login.agent.as_deref())
-            .bind::<Moment, _>(login.at)
-            .bind::<Uuid, _>(login.verification_id)
-            .execute(connection)
-            .await?;
+            let (text, of) = match login.of {
+                LoginOf::Code(id) => (BY_CODE, id.0),
+                LoginOf::Account(id) => (BY_ACCOUNT, id.0),
+            };
+            sql(text)
+                .bind::<Uuid, _>(login.id)
+                .bind::<Nullable<Uuid>, _>(login.device_id)
+                .bind::<Text, _>(login.method)
+                .bind::<Text, _>(login.outcome)
+                .bind::<Nullable<Text>, _>(login.address.as_deref())
+                .bind::<Nullable<Text>, _>(login.agent.as_deref())
+                .bind::<Moment, _>(login.at)
+                .bind::<Uuid, _>(of)
+                .execute(connection)
+                .await?;
         }
         Ok::<_, StoreError>(())
     })

@@ -14,7 +14,7 @@ const BEGIN: Timestamp = Timestamp::from_millis(1_795_253_400_000);
 const WAIT: Duration = Duration::from_secs(7 * 86_400);
 const DAY: Duration = Duration::from_secs(86_400);
 const MOST_TRIES: i64 = 5;
-const PINS_A_DAY: u32 = 5;
+const PINS_A_DAY: usize = 5;
 const PINS: [&str; 4] = ["2580", "1357", "8642", "90210"];
 
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +113,7 @@ impl World {
     }
 
     fn allowance() -> Allowance {
-        Allowance::new("pin", [], PINS_A_DAY, DAY)
+        Allowance::new("pin", [], u32::try_from(PINS_A_DAY).unwrap(), DAY)
     }
 
     /// As `Identity::compare`, without hashes.
@@ -210,7 +210,7 @@ impl World {
     fn expected_of_pin(&self, show: Show) -> Answer {
         match show {
             _ if !self.tries.is_open() => Answer::CodeRejected,
-            Show::Pin(_) if self.pins_of_a_day() >= PINS_A_DAY as usize => Answer::Limited,
+            Show::Pin(_) if self.pins_of_a_day() >= PINS_A_DAY => Answer::Limited,
             Show::Pin(index) if self.pin == Some(PINS[index]) => Answer::Passed,
             Show::Pin(_) => Answer::Rejected,
             Show::Nothing | Show::Totp => Answer::Required(vec![Method::Pin]),
@@ -298,7 +298,7 @@ impl World {
             .judged_wrong
             .iter()
             .map(|end| self.judged_wrong.iter().filter(|moment| **moment <= *end && end.since(**moment) < DAY).count());
-        assert!(most.max().unwrap_or(0) <= PINS_A_DAY as usize, "more wrong PINs in a day than there may be");
+        assert!(most.max().unwrap_or(0) <= PINS_A_DAY, "more wrong PINs in a day than there may be");
     }
 
     fn register(&mut self, show: Show) {

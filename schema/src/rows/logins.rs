@@ -3,15 +3,24 @@
 use crate::types::{Moment, Uuid};
 use diesel::QueryableByName;
 use diesel::sql_types::{Nullable, Text};
-use sotto_protocol::{DeviceId, Timestamp, VerificationId};
+use sotto_protocol::{DeviceId, Timestamp, UserId, VerificationId};
 
-/// A try to sign in, known by its code alone: whose it was, the database finds out, or that it was nobody's.
+/// Whose try it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginOf {
+    /// Of whoever has the number of this request for a code: the database finds out, or that it is nobody.
+    Code(VerificationId),
+    /// Of an account.
+    Account(UserId),
+}
+
+/// A try to sign in.
 #[derive(Clone, Debug)]
 pub struct NewLogin {
     /// The entry.
     pub id: uuid::Uuid,
-    /// The request for the code.
-    pub verification_id: VerificationId,
+    /// Whose it was.
+    pub of: LoginOf,
     /// The device that was signed in.
     pub device_id: Option<DeviceId>,
     /// How, as the contract has it.

@@ -4,6 +4,7 @@
 //! let through must be right by the rules, and what is right by the rules must be let through. 2,000 sequences are made, or
 //! as many more as `PROPTEST_CASES` says; the ignored test makes 100,000.
 
+use super::super::totp;
 use super::*;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
