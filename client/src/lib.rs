@@ -75,6 +75,12 @@
 //! [`PendingLink::wait`]. A signed-in one reads it with [`Client::scan_link`], shows who wants to join, and answers with
 //! [`Client::confirm_link`] or [`Client::refuse_link`].
 //!
+//! # When everything is lost
+//!
+//! [`Client::set_registration_lock`] and [`Client::set_up_totp`] protect an account from whoever has its number.
+//! [`Client::recover`] makes an empty store the account's only device, by a code and one of them. [`Client::change_phone`]
+//! gives the account another number.
+//!
 //! # What it does not do
 //!
 //! It asks nobody for a missing group key, it does not sign devices for each other (compare

@@ -1,9 +1,12 @@
 //! Cells that somebody moved within the database: they do not open, and nothing of them is told.
 
-use super::{Account, early_in_a_step, login, with_backup_code, with_totp};
+use super::{Account, early_in_a_step, login, request, with_backup_code, with_totp};
+use crate::registration_lock::set_pin;
 use crate::support::database::Kind;
 use crate::support::node::TestNode;
 use crate::support::on_both;
+use crate::support::people::register;
+use sotto_client::protocol::auth::{LoginRequest, Purpose};
 use sotto_client::protocol::problem::{ErrorCode, Problem};
 use sotto_schema::{Store, StoreSettings, inspect};
 
@@ -24,7 +27,8 @@ async fn swap(store: &Store, table: &str, column: &str) {
 fn is_clean(problem: &Problem) {
     assert_eq!((problem.status, problem.code), (500, ErrorCode::Internal));
     let text = serde_json::to_string(problem).unwrap().to_lowercase();
-    for word in ["seal", "aes", "key", "cell", "second_factors", "backup_codes", "secret"] {
+    for word in ["seal", "aes", "key", "cell", "second_factors", "backup_codes", "registration_locks", "pin", "secret"]
+    {
         assert!(!text.contains(word), "{word}: {text}");
     }
 }
@@ -85,6 +89,22 @@ on_both! {
             }
         }
         assert_eq!((opened, failed), (8, 2));
+    }
+
+    async fn a_swapped_pin_does_not_open(database) {
+        let mut node = TestNode::start(database).await;
+        node.expect_log("a sealed cell does not open");
+        let (alice, mallory) = (register(&node, "alice").await, register(&node, "mallory").await);
+        set_pin(&node, &alice, "2580").await;
+        set_pin(&node, &mallory, "8052").await;
+        let store = store(&node).await;
+        swap(&store, "registration_locks", "hash").await;
+        let entry = request(&node, &alice.phone, Purpose::Login).await;
+        for pin in ["8052", "2580"] {
+            is_clean(&login(&node, &LoginRequest { pin: Some(pin.to_owned()), ..entry.clone() }).await.err().unwrap());
+        }
+        swap(&store, "registration_locks", "hash").await;
+        login(&node, &LoginRequest { pin: Some("2580".to_owned()), ..entry }).await.unwrap();
     }
 
     async fn a_cell_of_another_column_does_not_open(database) {
