@@ -162,6 +162,19 @@ on_both! {
         assert_eq!(login(&node, &entry).await.err().unwrap().code, ErrorCode::CodeRejected);
     }
 
+    async fn a_code_of_the_old_number_serves_once(database) {
+        let node = TestNode::start(database).await;
+        let alice = register(&node, "alice").await;
+        let asked = change_to(&node, &fresh_phone()).await;
+        let first = with_old(&node, &asked, &alice.phone).await;
+        let new = change(&alice, &first).await.unwrap().phone;
+        let back = change_to(&node, &alice.phone).await;
+        change(&alice, &with_old(&node, &back, &new).await).await.unwrap();
+        let third = change_to(&node, &fresh_phone()).await;
+        let ChangePhone { old_verification_id, old_code, .. } = first;
+        rejected(change(&alice, &ChangePhone { old_verification_id, old_code, ..third }).await);
+    }
+
     async fn an_application_changes_its_number(database) {
         let node = TestNode::start(database).await;
         let (old, new) = (fresh_phone(), fresh_phone());

@@ -25,7 +25,7 @@ struct PhoneRow {
 pub async fn change(connection: &mut Connection, change: NumberChange) -> Result<SignedIn, StoreError> {
     let changed = transaction!(connection, |connection| { change_in(connection, &change).await });
     match changed {
-        // Somebody has registered the number meanwhile; nothing was done.
+        // Another account has the number; nothing was done.
         Err(error) if error.is_unique_violation() => Ok(SignedIn::Refused(Refusal::NumberInUse)),
         changed => changed,
     }
@@ -68,10 +68,8 @@ async fn change_in(connection: &mut Connection, change: &NumberChange) -> Result
         Asked::NotNeeded => None,
         Asked::Passed(used) => Some(used),
     };
-    match devices::by_phone(connection, &attempt.phone).await? {
-        Some(owner) if owner == user => return Ok(SignedIn::Refused(Refusal::OwnNumber)),
-        Some(_) => return Ok(SignedIn::Refused(Refusal::NumberInUse)),
-        None => {}
+    if attempt.phone == phone {
+        return Ok(SignedIn::Refused(Refusal::OwnNumber));
     }
     if let Some(answer) = second_factor::spend(connection, attempt, user, used).await? {
         return Ok(answer);
