@@ -10,6 +10,7 @@ mod error;
 mod figures;
 mod keep;
 mod link;
+mod lock;
 mod past;
 mod proof;
 mod scan;
@@ -76,6 +77,7 @@ async fn tell(story: &mut Story, folder: &std::path::Path, began: Instant, keep:
     talk::group(story, &mut world).await?;
     talk::away(story, &mut world).await?;
     let outage = crash::kill_and_recover(story, &mut world).await?;
+    lock::protect(story, &world).await?;
     past::verify(story, &world).await?;
     proof::what_is_stored(story, &world).await?;
     proof::no_plaintext(story, &world, folder)?;

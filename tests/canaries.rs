@@ -129,7 +129,10 @@ async fn sign_in(node: &TestNode, canaries: &mut Canaries) {
     let device = DeviceInfo { push: Some(push), ..info("pushed") };
     canaries.add("a code of a registration", &code);
     canaries.add_with("a number", &phone, &["users.phone", "verifications.phone"]);
-    let tokens = rest.register(&RegisterRequest { verification_id, code, device, keys, pin: None }).await.unwrap();
+    let tokens = rest
+        .register(&RegisterRequest { verification_id, code, device, keys, pin: None, replace: None })
+        .await
+        .unwrap();
     canaries.add("a refresh token", &tokens.refresh_token);
     canaries.add("an access token's signature", tokens.access_token.rsplit_once('.').unwrap().1);
     let next = rest.refresh(&tokens.refresh_token).await.unwrap();

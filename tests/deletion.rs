@@ -180,7 +180,7 @@ on_both! {
         // Her number is anybody's.
         let (verification_id, right) = code_for(&node, &alice.phone, Purpose::Registration).await;
         let keys = DeviceKeys::generate().sign_in_keys(2).unwrap();
-        let request = RegisterRequest { verification_id, code: right, device: info("new"), keys, pin: None };
+        let request = RegisterRequest { verification_id, code: right, device: info("new"), keys, pin: None, replace: None };
         let tokens = Rest::new(&node.url).unwrap().register(&request).await.unwrap();
         assert_ne!(tokens.user_id, alice.user_id);
     }

@@ -56,6 +56,9 @@ fn the_story_comes_true_and_leaves_nothing_behind() {
     {
         assert!(text.contains(step), "{step:?} is missing:\n{text}");
     }
+    for step in ["sets a PIN", "the PIN is asked for", "it is wrong", "still has one device"] {
+        assert!(text.contains(step), "{step:?} is missing:\n{text}");
+    }
     let linked = text.split_once("has its tokens").unwrap().1;
     assert!(linked.contains("Alice's laptop  ← Alice's phone: “Hi Bob"), "the first message:\n{text}");
 

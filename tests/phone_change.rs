@@ -93,7 +93,7 @@ on_both! {
         assert_eq!(tokens.user_id, alice.user_id);
         let (verification_id, code) = code_for(&node, &alice.phone, Purpose::Registration).await;
         let keys = DeviceKeys::generate().sign_in_keys(2).unwrap();
-        let anybody = RegisterRequest { verification_id, code, device: info("anybody"), keys, pin: None };
+        let anybody = RegisterRequest { verification_id, code, device: info("anybody"), keys, pin: None, replace: None };
         let anybody = Rest::new(&node.url).unwrap().register(&anybody).await.unwrap();
         assert_ne!(anybody.user_id, alice.user_id);
     }

@@ -147,6 +147,7 @@ impl World {
             device: info("phone"),
             keys: DeviceKeys::generate().sign_in_keys(1).unwrap(),
             pin: None,
+            replace: None,
         };
         self.nodes[0].register(request, HERE, self.begun).await.unwrap()
     }

@@ -46,7 +46,14 @@ async fn last_event(device: &Device) -> TrailEvent {
 async fn registration(node: &TestNode, phone: &str, pin: Option<&str>) -> RegisterRequest {
     let (verification_id, code) = code_for(node, phone, Purpose::Registration).await;
     let keys = DeviceKeys::generate().sign_in_keys(2).unwrap();
-    RegisterRequest { verification_id, code, device: info("stranger"), keys, pin: pin.map(str::to_owned) }
+    RegisterRequest {
+        verification_id,
+        code,
+        device: info("stranger"),
+        keys,
+        pin: pin.map(str::to_owned),
+        replace: None,
+    }
 }
 
 async fn try_register(node: &TestNode, request: &RegisterRequest) -> Result<Tokens, Problem> {
@@ -154,8 +161,9 @@ on_both! {
     async fn a_stranger_does_not_register_the_number(database) {
         let node = TestNode::start(database).await;
         let alice = register(&node, "alice").await;
-        let unlocked = try_register(&node, &registration(&node, &alice.phone, None).await).await.err().unwrap();
-        assert_eq!((unlocked.status, unlocked.more.get("available_at")), (409, None), "sign in instead");
+        let unlocked = try_register(&node, &registration(&node, &alice.phone, Some(PIN)).await).await.err().unwrap();
+        assert_eq!((unlocked.status, unlocked.more.contains_key("available_at")), (409, true));
+        assert!(!unlocked.more.contains_key("methods"), "sign in instead");
         set_pin(&node, &alice, PIN).await;
         let thief = registration(&node, &alice.phone, None).await;
         let kept = try_register(&node, &thief).await.err().unwrap();
@@ -164,13 +172,15 @@ on_both! {
         let until: Timestamp = serde_json::from_value(until).unwrap();
         let away = until.since(Timestamp::now()).as_secs();
         assert!((7 * DAY - 120..=7 * DAY).contains(&away), "{away}");
+        let asked = try_register(&node, &RegisterRequest { replace: Some(true), ..thief.clone() }).await.err().unwrap();
+        assert_eq!((asked.status, asked.code), (409, ErrorCode::Conflict), "it is too early to ask for it");
         not_accepted(
             try_register(&node, &RegisterRequest { pin: Some(OTHER_PIN.to_owned()), ..thief.clone() }).await,
             "/pin",
             4,
         );
         alice.rest.me().await.unwrap();
-        // A second factor keeps the number as well, and no PIN frees it.
+        // A second factor is none of its business, and no PIN that was not set frees anything.
         let account = Account::with_second_factor(&node, "bob").await;
         let thief = registration(&node, &account.device.phone, Some(PIN)).await;
         let kept = try_register(&node, &thief).await.err().unwrap();

@@ -26,13 +26,15 @@ pub struct SignIn {
     pub backup_code: Option<String>,
     /// PIN of the registration lock, where the account has one and no second factor.
     pub pin: Option<String>,
+    /// Of a registration: whether the account that has the number is to be deleted, if it was silent for long enough.
+    pub replace: bool,
 }
 
 impl SignIn {
     /// Signing in without second factor.
     #[must_use]
     pub fn new(verification_id: VerificationId, code: impl Into<String>, device: DeviceInfo) -> Self {
-        Self { verification_id, code: code.into(), device, totp: None, backup_code: None, pin: None }
+        Self { verification_id, code: code.into(), device, totp: None, backup_code: None, pin: None, replace: false }
     }
 
     /// The same with the code that the authenticator app shows: after [`Error::needs_second_factor`], with the same
@@ -46,6 +48,12 @@ impl SignIn {
     #[must_use]
     pub fn with_backup_code(self, backup_code: impl Into<String>) -> Self {
         Self { backup_code: Some(backup_code.into()), ..self }
+    }
+
+    /// The same, to register a number whose account has been silent since `available_at`: **that account is deleted**.
+    #[must_use]
+    pub fn replacing(self) -> Self {
+        Self { replace: true, ..self }
     }
 
     /// The same with the PIN of the registration lock.
@@ -70,16 +78,18 @@ impl Client {
         Rest::new(server)?.verify(phone, purpose).await
     }
 
-    /// Makes an account with this store's keys as its first device. With the PIN of a registration lock, the account that has
-    /// the number is deleted with everything in it, and this one takes its place.
+    /// Makes an account with this store's keys as its first device. With the PIN of a registration lock, or
+    /// [`SignIn::replacing`], the account that has the number is deleted with everything in it, and this one takes its place.
     ///
     /// # Errors
     /// As the REST calls. After an unknown outcome [`Client::login`] with the same store goes on.
     pub async fn register(options: Options, store: Store, sign_in: SignIn) -> Result<Self> {
         let rest = Rest::new(&options.server)?;
         let keys = store.run(account::sign_in_keys).await?;
-        let SignIn { verification_id, code, device, pin, .. } = sign_in;
-        let tokens = rest.register(&RegisterRequest { verification_id, code, device, keys, pin }).await?;
+        let SignIn { verification_id, code, device, pin, replace, .. } = sign_in;
+        let replace = replace.then_some(true);
+        let request = RegisterRequest { verification_id, code, device, keys, pin, replace };
+        let tokens = rest.register(&request).await?;
         Self::signed_in(options, rest, store, tokens).await
     }
 
@@ -91,7 +101,7 @@ impl Client {
     /// [`SignIn::with_totp`], [`SignIn::with_backup_code`] or [`SignIn::with_pin`], the code from the text message still serves.
     pub async fn login(options: Options, store: Store, sign_in: SignIn) -> Result<Self> {
         let rest = Rest::new(&options.server)?;
-        let SignIn { verification_id, code, device, totp, backup_code, pin } = sign_in;
+        let SignIn { verification_id, code, device, totp, backup_code, pin, .. } = sign_in;
         let (keys, device_proof) = store
             .run(move |tx| {
                 let known = account::find(tx)?.is_some();
@@ -119,7 +129,7 @@ impl Client {
                 None => account::sign_in_keys(tx),
             })
             .await?;
-        let SignIn { verification_id, code, device, totp, backup_code, pin } = sign_in;
+        let SignIn { verification_id, code, device, totp, backup_code, pin, .. } = sign_in;
         let request = RecoverRequest { verification_id, code, device, keys, totp, backup_code, pin };
         let tokens = rest.recover(&request).await?;
         Self::signed_in(options, rest, store, tokens).await

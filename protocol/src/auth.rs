@@ -182,6 +182,9 @@ pub struct RegisterRequest {
     /// PIN of the registration lock of the account that has the number: it is deleted, and a new one takes its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<String>,
+    /// `true`: the account that has the number is deleted without a PIN, if none of its devices was heard of for seven days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace: Option<bool>,
 }
 
 /// `POST /v1/auth/login`.

@@ -1,7 +1,8 @@
-//! The registration lock of an account as a decision without I/O: who gets the number of an account that is there.
+//! The number of an account as a decision without I/O: who gets it, and when.
 //!
-//! An account that a code alone opens is signed in to. One with a lock or a second factor keeps its number from whoever has
-//! the number alone, until none of its devices was heard of for a while: numbers are given to other people sooner or later.
+//! A number in use is signed in to. It is given to a new account, and the one that had it deleted, only by whoever shows the PIN
+//! of its registration lock, or asks for it when none of its devices was heard of for a while: numbers are given to other people
+//! sooner or later. Nothing is deleted by a request that does not say so.
 
 use crate::second_factor::Shown;
 use sotto_protocol::Timestamp;
@@ -11,8 +12,6 @@ use uuid::Uuid;
 /// An account whose number somebody wants to register, with the right code for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Whether sign-in asks for a second factor.
-    pub has_second_factor: bool,
     /// Its registration lock; another one with each PIN.
     pub lock: Option<Uuid>,
     /// When one of its devices was heard of last.
@@ -22,11 +21,9 @@ pub struct Standing {
 /// What comes of it. Nothing is used up but by `Free`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// A code alone opens the account: sign in.
-    Open,
-    /// The number is kept for the account until then, and longer if one of its devices is heard of.
+    /// The number is the account's.
     Kept {
-        /// The earliest moment at which it is free.
+        /// From when it can be had by asking for it, if none of the account's devices is heard of until then.
         until: Timestamp,
         /// Whether a PIN frees it at once.
         takes_pin: bool,
@@ -38,16 +35,14 @@ pub enum Claim {
 }
 
 impl Standing {
-    /// Decides, `wait` being how long the account keeps its number after the last contact.
+    /// Decides, `wait` being how long the account keeps its number after the last contact. `replaces`: whether the account is
+    /// to be deleted then, in so many words.
     #[must_use]
-    pub fn claim(&self, shown: &Shown, wait: Duration, now: Timestamp) -> Claim {
-        if self.lock.is_none() && !self.has_second_factor {
-            return Claim::Open;
-        }
+    pub fn claim(&self, shown: &Shown, replaces: bool, wait: Duration, now: Timestamp) -> Claim {
         let until = self.last_contact.plus(wait);
         match (self.lock, shown) {
-            _ if until <= now => Claim::Free,
             (Some(lock), Shown::Pin { lock: of }) if *of == lock => Claim::Free,
+            _ if replaces && until <= now => Claim::Free,
             (None, _) | (Some(_), Shown::Nothing) => Claim::Kept { until, takes_pin: self.lock.is_some() },
             (Some(_), _) => Claim::Rejected,
         }

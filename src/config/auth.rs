@@ -37,7 +37,7 @@ section! {
         /// Days between asking for the deletion of an account and its deletion, in which any of its devices can cancel; 0: within a minute.
         /// `SOTTO_AUTH__DELETION_GRACE_DAYS`
         pub deletion_grace_days: u32 = 14, within 0..=365;
-        /// Days for which an account with a registration lock or a second factor keeps its number after the last contact of a device, from whoever has the number but neither signs in nor knows the PIN. Then the number is free, and the account is deleted when it is registered.
+        /// Days for which an account keeps its number after the last contact of a device. Then whoever has the number can register it anew, which deletes the account.
         /// `SOTTO_AUTH__REGISTRATION_LOCK_DAYS`
         pub registration_lock_days: u32 = 7, within 1..=3_650;
         /// How long the history of sign-ins goes back, in days; 0 keeps none.

@@ -131,12 +131,12 @@ impl Identity {
         self.spending.allowances(phone, purpose, self.keys.pseudonym(spending::range(phone)), node)
     }
 
-    /// Makes an account with its first device. An account that has the number and that a code alone does not open is deleted
-    /// if the PIN of its registration lock is shown, or if its devices were silent for `auth.registration_lock_days`.
+    /// Makes an account with its first device. An account that has the number is deleted if the PIN of its registration lock is
+    /// shown, or if that is asked for and its devices were silent for `auth.registration_lock_days`.
     ///
     /// # Errors
-    /// 422, 401 `code_rejected`, 429, 503; 409 `conflict` when the number has an account, told only after the right code, with
-    /// `available_at` when it is kept by a registration lock or a second factor.
+    /// 422, 401 `code_rejected`, 429, 503; 409 `conflict` with `available_at` when the number has an account, told only after
+    /// the right code.
     pub async fn register(
         &self,
         request: RegisterRequest,
@@ -154,7 +154,11 @@ impl Identity {
             }
             _ => Shown::Nothing,
         };
-        let takeover = Takeover { shown, wait: DAY.saturating_mul(self.auth.registration_lock_days) };
+        let takeover = Takeover {
+            shown,
+            replaces: request.replace == Some(true),
+            wait: DAY.saturating_mul(self.auth.registration_lock_days),
+        };
         let (user_id, device_id) = (UserId::random(), DeviceId::random());
         let device = new_device(device_id, request.device, self.kept_address(address), request.keys, now);
         let outcome = self.store.register(attempt, takeover, user_id, device, begun.session.clone()).await?;
@@ -424,10 +428,9 @@ pub(super) fn rejected(attempts_left: i64) -> ApiError {
 
 pub(super) fn refused(refusal: Refusal) -> ApiError {
     let (code, detail) = match refusal {
-        Refusal::NumberInUse => (ErrorCode::Conflict, "this number has an account; sign in instead"),
+        Refusal::NumberInUse => (ErrorCode::Conflict, "this number has an account"),
         Refusal::NumberKept { until, takes_pin } => {
-            let detail =
-                "this number has an account that a code alone does not open; sign in to it, or wait until it is free";
+            let detail = "this number has an account; sign in instead, or register with `replace` once it was silent";
             let problem = Problem::new(ErrorCode::Conflict, detail).with("available_at", until.to_string());
             return if takes_pin { problem.with("methods", ["pin"]).into() } else { problem.into() };
         }

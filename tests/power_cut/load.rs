@@ -150,6 +150,7 @@ async fn newcomer(url: &str, phones: &Path) -> String {
         device: info("newcomer"),
         keys: DeviceKeys::generate().sign_in_keys(2).expect("keys"),
         pin: None,
+        replace: None,
     };
     rest.register(&request).await.expect("registered").access_token
 }

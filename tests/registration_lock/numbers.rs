@@ -21,7 +21,20 @@ impl World {
 
     async fn registration(&self, phone: &str, seed: u8, pin: Option<&str>) -> RegisterRequest {
         let (verification_id, code) = self.code(phone, Purpose::Registration).await;
-        RegisterRequest { verification_id, code, device: device(), keys: keys(seed, 0), pin: pin.map(str::to_owned) }
+        RegisterRequest {
+            verification_id,
+            code,
+            device: device(),
+            keys: keys(seed, 0),
+            pin: pin.map(str::to_owned),
+            replace: None,
+        }
+    }
+
+    /// Asks for the number of an account that has been silent.
+    async fn replace(&self, phone: &str, seed: u8) -> Result<Tokens, ApiError> {
+        let request = self.registration(phone, seed, None).await;
+        self.identity.register(RegisterRequest { replace: Some(true), ..request }, HERE, self.now).await
     }
 
     async fn take(&self, phone: &str, seed: u8, pin: Option<&str>) -> Result<Tokens, ApiError> {
@@ -46,13 +59,15 @@ in_a_world! {
         // The device is heard of.
         let alice = world.identity.refresh(&alice.refresh_token, world.now).await.unwrap();
         let until = world.now.plus(Duration::from_secs(7 * DAY)).to_string();
-        assert_eq!(free_at(world.take(PHONE, 2, None).await), until);
+        assert_eq!(free_at(world.replace(PHONE, 2).await), until);
         world.later(7 * DAY - 1);
-        assert_eq!(free_at(world.take(PHONE, 2, None).await), until);
+        assert_eq!(free_at(world.replace(PHONE, 2).await), until);
         // A wrong PIN is one a second before, too.
         assert_eq!(status(world.take(PHONE, 2, Some(OTHER_PIN)).await), REJECTED);
         world.later(1);
-        let bob = world.take(PHONE, 2, None).await.unwrap();
+        // Nothing is deleted by who does not say so.
+        assert_eq!(free_at(world.take(PHONE, 2, None).await), until);
+        let bob = world.replace(PHONE, 2).await.unwrap();
         assert_ne!(bob.user_id, alice.user_id);
         world.identity.sweep(world.now).await.unwrap();
         assert_eq!(status(world.identity.authenticate(&alice.access_token, world.now).await), UNAUTHENTICATED);
@@ -73,9 +88,21 @@ in_a_world! {
         world.identity.logout(&caller, world.now).await.unwrap();
         let until = world.now.plus(Duration::from_secs(7 * DAY)).to_string();
         world.later(7 * DAY - 1);
-        assert_eq!(free_at(world.take(PHONE, 2, None).await), until);
+        assert_eq!(free_at(world.replace(PHONE, 2).await), until);
         world.later(1);
-        world.take(PHONE, 2, None).await.unwrap();
+        world.replace(PHONE, 2).await.unwrap();
+    }
+
+    without_a_lock_a_number_is_had_after_the_same_time(world, config => { config.limits.enabled = false; }) {
+        let alice = world.register(PHONE, 1).await;
+        assert_eq!(status(world.replace(PHONE, 2).await), CONFLICT);
+        world.later(7 * DAY);
+        assert_eq!(status(world.take(PHONE, 2, Some(PIN)).await), CONFLICT);
+        // Until then, and after, whoever has the number signs in.
+        assert_eq!(world.login(PHONE, 3, false).await.unwrap().user_id, alice.user_id);
+        assert_eq!(status(world.replace(PHONE, 2).await), CONFLICT, "a device was heard of");
+        world.later(7 * DAY);
+        assert_ne!(world.replace(PHONE, 2).await.unwrap().user_id, alice.user_id);
     }
 
     the_pin_frees_the_number_at_once_and_the_account_goes(world, config => { config.limits.enabled = false; }) {

@@ -49,6 +49,7 @@ pub async fn register(node: &TestNode, name: &str) -> Device {
         device: info(name),
         keys: keys.sign_in_keys(20).expect("keys"),
         pin: None,
+        replace: None,
     };
     let tokens = rest.register(&request).await.expect("registered");
     device(node, phone, tokens, keys)

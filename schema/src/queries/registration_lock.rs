@@ -107,21 +107,17 @@ pub async fn take_over(
     let Some(user) = second_factor::lock_by_phone(connection, &attempt.phone, attempt.now).await? else {
         return Ok(None);
     };
-    let GuardRow { factor, lock, .. } = guards(connection, user).await?;
-    let standing = Standing {
-        has_second_factor: factor.is_some_and(|row| row.factor.is_enabled()),
-        lock: lock.map(|row| row.id),
-        last_contact: last_contact(connection, user).await?,
-    };
-    let claim = standing.claim(&takeover.shown, takeover.wait, attempt.now);
-    let shows_pin = matches!(takeover.shown, Shown::Pin { .. });
+    let lock = of_user(connection, user).await?.map(|row| row.id);
+    let standing = Standing { lock, last_contact: last_contact(connection, user).await? };
+    let Takeover { shown, replaces, wait } = takeover;
+    let claim = standing.claim(shown, *replaces, *wait, attempt.now);
+    let shows_pin = matches!(shown, Shown::Pin { .. });
     if (claim == Claim::Rejected || shows_pin)
         && let Some(reached) = allowances::peek(connection, &attempt.second_factors, attempt.now).await?
     {
         return Ok(Some(SignedIn::Limited(reached)));
     }
     match claim {
-        Claim::Open => Ok(Some(SignedIn::Refused(Refusal::NumberInUse))),
         Claim::Kept { until, takes_pin } => Ok(Some(SignedIn::Refused(Refusal::NumberKept { until, takes_pin }))),
         Claim::Rejected => Ok(Some(second_factor::rejected(connection, attempt).await?)),
         Claim::Free => {

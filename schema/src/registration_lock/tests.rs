@@ -42,7 +42,8 @@ enum Act {
         show: Show,
     },
     Recover(Show),
-    Register(Show),
+    /// With or without asking for the number of an account that is silent.
+    Register(Show, bool),
     /// A PIN is compared, another one is set meanwhile, and only then it is decided.
     Overtaken(usize, usize),
 }
@@ -62,7 +63,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         4 => Just(Act::Verify),
         5 => (prop::bool::weighted(0.2), shows()).prop_map(|(is_known, show)| Act::Login { is_known, show }),
         3 => shows().prop_map(Act::Recover),
-        6 => shows().prop_map(Act::Register),
+        6 => (shows(), any::<bool>()).prop_map(|(show, replaces)| Act::Register(show, replaces)),
         2 => (0..PINS.len(), 0..PINS.len()).prop_map(|(shown, set)| Act::Overtaken(shown, set)),
     ];
     prop::collection::vec(act, 1..60)
@@ -72,7 +73,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Passed,
-    /// Behind no lock at all: recovery has nothing to go by, and registering is signing in.
+    /// Behind no lock at all: a code signs in, and recovery has nothing to go by.
     Open,
     Required(Vec<Method>),
     Rejected,
@@ -178,20 +179,19 @@ impl World {
     }
 
     fn standing(&self) -> Standing {
-        Standing { has_second_factor: self.factor.is_some(), lock: self.lock, last_contact: self.last_contact }
+        Standing { lock: self.lock, last_contact: self.last_contact }
     }
 
     /// As the query `registration_lock::take_over`.
-    fn claim(&mut self, shown: &Shown) -> Answer {
+    fn claim(&mut self, shown: &Shown, replaces: bool) -> Answer {
         if !self.tries.is_open() {
             return Answer::CodeRejected;
         }
-        let claim = self.standing().claim(shown, WAIT, self.now);
+        let claim = self.standing().claim(shown, replaces, WAIT, self.now);
         if (claim == Claim::Rejected || matches!(shown, Shown::Pin { .. })) && self.is_limited() {
             return Answer::Limited;
         }
         match claim {
-            Claim::Open => Answer::Open,
             Claim::Kept { until, takes_pin } => Answer::Kept(until, takes_pin),
             Claim::Rejected => {
                 self.tries.fail();
@@ -281,7 +281,7 @@ impl World {
                     self.last_contact = self.now;
                 }
             }
-            Act::Register(show) => self.register(show),
+            Act::Register(show, replaces) => self.register(show, replaces),
             Act::Overtaken(shown, set) => {
                 let before = self.compare_pin(Show::Pin(shown));
                 self.act(Act::SetPin(set));
@@ -291,7 +291,7 @@ impl World {
                     assert!(!passed, "what was proved for one PIN is worth nothing for the next");
                     self.act(Act::Verify);
                 }
-                assert_ne!(self.claim(&before), Answer::Passed, "nor for the number");
+                assert_ne!(self.claim(&before, true), Answer::Passed, "nor for the number");
             }
         }
         let most = self
@@ -301,21 +301,19 @@ impl World {
         assert!(most.max().unwrap_or(0) <= PINS_A_DAY, "more wrong PINs in a day than there may be");
     }
 
-    fn register(&mut self, show: Show) {
+    fn register(&mut self, show: Show, replaces: bool) {
         let is_silent = self.now.since(self.last_contact) >= WAIT;
-        let is_guarded = self.lock.is_some() || self.factor.is_some();
         let until = self.last_contact.plus(WAIT);
         let expected = match show {
             _ if !self.tries.is_open() => Answer::CodeRejected,
-            _ if !is_guarded => Answer::Open,
             Show::Pin(index) if self.lock.is_some() && self.pin == Some(PINS[index]) => self.expected_of_pin(show),
-            _ if is_silent => Answer::Passed,
+            _ if is_silent && replaces => Answer::Passed,
             Show::Pin(_) if self.lock.is_some() => self.expected_of_pin(show),
             _ => Answer::Kept(until, self.lock.is_some()),
         };
         let shown = self.compare_pin(show);
-        let answer = self.claim(&shown);
-        assert_eq!(answer, expected, "{show:?}");
+        let answer = self.claim(&shown, replaces);
+        assert_eq!(answer, expected, "{show:?} {replaces}");
         if answer == Answer::Passed {
             // Another account has the number.
             let (now, accounts) = (self.now, self.accounts + 1);
@@ -353,19 +351,20 @@ fn the_sequences_reach_what_they_are_for() {
     let mut world = World::new();
     for act in [
         Act::SetPin(0),
-        Act::Register(Show::Nothing),
-        Act::Register(Show::Pin(1)),
+        Act::Register(Show::Nothing, true),
+        Act::Register(Show::Pin(1), true),
         Act::Login { is_known: false, show: Show::Pin(0) },
         Act::Verify,
         Act::Wait(7 * 86_400 - 1),
-        Act::Register(Show::Nothing),
+        Act::Register(Show::Nothing, true),
         Act::Wait(1),
-        Act::Register(Show::Nothing),
+        Act::Register(Show::Nothing, false),
+        Act::Register(Show::Nothing, true),
     ] {
         world.act(act);
     }
     assert_eq!((world.accounts, world.judged_wrong.len()), (2, 0));
-    for act in [Act::Verify, Act::SetPin(2), Act::Register(Show::Pin(3)), Act::Register(Show::Pin(2))] {
+    for act in [Act::Verify, Act::SetPin(2), Act::Register(Show::Pin(3), true), Act::Register(Show::Pin(2), false)] {
         world.act(act);
     }
     assert_eq!(world.accounts, 3);

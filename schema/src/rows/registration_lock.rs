@@ -55,6 +55,8 @@ pub struct NewLock {
 pub struct Takeover {
     /// What the PIN turned out to be.
     pub shown: Shown,
+    /// Whether the account is to be deleted when it has been silent for long enough.
+    pub replaces: bool,
     /// How long an account keeps its number after the last contact of a device.
     pub wait: Duration,
 }
