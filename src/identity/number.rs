@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use sotto_protocol::Timestamp;
 use sotto_protocol::auth::{ChangePhone, MeUser, Purpose};
-use sotto_protocol::problem::{FieldError, Problem};
+use sotto_protocol::problem::{ErrorCode, FieldError, Problem};
 use sotto_schema::rows::number::NumberChange;
 use sotto_schema::rows::sign_in::SignedIn;
 use sotto_schema::second_factor::Asks;
@@ -65,9 +65,24 @@ impl Identity {
     }
 }
 
-/// The same answer, which says that it is about the code of the present number.
+/// The same answer; a code that is not accepted is said to be that of the present number.
 fn at_old_code(error: ApiError) -> ApiError {
     let ApiError(mut problem) = error;
-    problem.errors = vec![FieldError::at("/old_code", "not_accepted")];
+    if problem.code == ErrorCode::CodeRejected {
+        problem.errors = vec![FieldError::at("/old_code", "not_accepted")];
+    }
     ApiError(problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_code_that_is_not_accepted_is_said_to_be_the_old_one() {
+        let at = |problem: Problem| at_old_code(problem.into()).0.errors.len();
+        assert_eq!(at(Problem::new(ErrorCode::CodeRejected, "wrong")), 1);
+        assert_eq!(at(Problem::unavailable("the database is away")), 0);
+        assert_eq!(at(Problem::rate_limited(1000)), 0);
+    }
 }
