@@ -69,6 +69,22 @@ impl Identity {
         }
     }
 
+    /// The same for the account of an attempt's number, at sign-in; of a number without one nothing is compared.
+    ///
+    /// # Errors
+    /// As [`Identity::compare`].
+    pub(super) async fn compare_at_sign_in(
+        &self,
+        asks: Asks,
+        showing: Showing<'_>,
+        attempt: &mut Attempt,
+    ) -> Result<Compared, ApiError> {
+        match self.store.guards_of_phone(attempt.phone.clone()).await? {
+            Some(row) => self.compare(&row, asks, showing, Counts::SignIn, attempt).await,
+            None => Ok(Compared { shown: Shown::Nothing, field: "/code" }),
+        }
+    }
+
     /// Compares a PIN, and sets what wrong ones count against.
     ///
     /// # Errors
@@ -97,7 +113,7 @@ impl Identity {
         attempt: &Attempt,
     ) -> Result<Shown, ApiError> {
         // Nobody makes this node compute more hashes than he has tries.
-        if let Some(reached) = self.store.wrong_pins_reached(attempt.clone()).await? {
+        if let Some(reached) = self.store.peek_allowances(attempt.second_factors.clone(), attempt.now).await? {
             return Err(ApiError::limited(&reached));
         }
         let Some(pin) = Pin::parse(text) else {

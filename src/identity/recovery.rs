@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use sotto_protocol::auth::{Purpose, RecoverRequest, Tokens};
 use sotto_protocol::{DeviceId, Timestamp};
-use sotto_schema::second_factor::{Asks, Shown};
+use sotto_schema::second_factor::Asks;
 
 use super::Identity;
-use super::guard::{Compared, Counts, Showing};
+use super::guard::{Compared, Showing};
 use super::sign_in::{check_shape, new_device};
 use crate::error::ApiError;
 
@@ -27,10 +27,7 @@ impl Identity {
             backup_code: request.backup_code.as_deref(),
             pin: request.pin.as_deref(),
         };
-        let Compared { shown, field } = match self.store.guards_of_phone(attempt.phone.clone()).await? {
-            Some(row) => self.compare(&row, Asks::FactorOrPin, showing, Counts::SignIn, &mut attempt).await?,
-            None => Compared { shown: Shown::Nothing, field: "/pin" },
-        };
+        let Compared { shown, field } = self.compare_at_sign_in(Asks::FactorOrPin, showing, &mut attempt).await?;
         let device = new_device(DeviceId::random(), request.device, self.kept_address(address), request.keys, now);
         let (device_id, begun) = (device.id, self.begin(now)?);
         let recovered = self.store.recover(attempt, shown, device, begun.session.clone()).await?;

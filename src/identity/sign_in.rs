@@ -186,10 +186,7 @@ impl Identity {
             pin: request.pin.as_deref(),
         };
         let asks = if known.is_some() { Asks::Factor } else { Asks::FactorOrPin };
-        let Compared { shown, field } = match self.store.guards_of_phone(attempt.phone.clone()).await? {
-            Some(row) => self.compare(&row, asks, showing, Counts::SignIn, &mut attempt).await?,
-            None => Compared { shown: Shown::Nothing, field: "/code" },
-        };
+        let Compared { shown, field } = self.compare_at_sign_in(asks, showing, &mut attempt).await?;
         let device_id = known.as_ref().map_or_else(DeviceId::random, |known| known.device_id);
         let begun = self.begin(now)?;
         let device = new_device(device_id, request.device, self.kept_address(address), request.keys, now);

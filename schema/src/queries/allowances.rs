@@ -129,3 +129,12 @@ pub async fn take_alone(
 ) -> Result<Option<Reached>, StoreError> {
     transaction!(connection, |connection| { take(connection, std::slice::from_ref(&allowance), count, now).await })
 }
+
+/// Whether one more of each is allowed, in a transaction of its own. `Some`: the limit that is reached.
+pub async fn peek_alone(
+    connection: &mut Connection,
+    allowances: Vec<Allowance>,
+    now: Timestamp,
+) -> Result<Option<Reached>, StoreError> {
+    transaction!(connection, |connection| { peek(connection, &allowances, now).await })
+}

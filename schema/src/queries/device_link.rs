@@ -244,8 +244,7 @@ pub async fn collect(
         };
         let (ended, told) = match known {
             Some((_, registration_id)) => {
-                let ended = devices::families(connection, device_id).await?;
-                sign_in::end_sessions(connection, device_id, now).await?;
+                let ended = sign_in::end_sessions(connection, device_id, now).await?;
                 (ended, devices::renew(connection, account, &device, registration_id, now).await?)
             }
             None => (Vec::new(), devices::add(connection, account, &device, now).await?),

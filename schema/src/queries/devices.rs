@@ -270,7 +270,6 @@ pub async fn remove(
 ) -> Result<Option<RemovedDevice>, StoreError> {
     transaction!(connection, |connection| {
         allowances::lock(connection, "user", user.as_bytes(), now).await?;
-        let families = families(connection, device).await?;
         let is_there: Option<CreatedRow> = sql("SELECT created_at FROM devices \
              WHERE id = $1 AND user_id = $2 AND last_active_at <= $3")
         .bind::<Uuid, _>(device)
@@ -282,7 +281,7 @@ pub async fn remove(
         if is_there.is_none() {
             return Ok(None);
         }
-        sign_in::end_sessions(connection, device, now).await?;
+        let families = sign_in::end_sessions(connection, device, now).await?;
         remove_in(connection, user, device, reason, families, now).await.map(Some)
     })
 }

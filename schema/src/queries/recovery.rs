@@ -41,8 +41,7 @@ pub async fn recover(
         // The locks of all sessions before that of the trail, as everywhere.
         let mut families = Vec::with_capacity(others.len());
         for id in &others {
-            families.push(devices::families(connection, *id).await?);
-            sign_in::end_sessions(connection, *id, now).await?;
+            families.push(sign_in::end_sessions(connection, *id, now).await?);
         }
         let mut removed = Vec::with_capacity(others.len());
         for (id, families) in others.into_iter().zip(families) {

@@ -4,7 +4,7 @@ use super::*;
 use crate::registration_lock::{Claim, Standing};
 use crate::rows::reauthentication::{Proof, Proved};
 use crate::rows::registration_lock::{GuardRow, LockRow, NewLock, Takeover};
-use crate::rows::sign_in::{Attempt, Reached, Refusal, SignedIn};
+use crate::rows::sign_in::{Attempt, Refusal, SignedIn};
 use crate::second_factor::Shown;
 use crate::types::{Moment, Uuid};
 use diesel::QueryableByName;
@@ -45,11 +45,6 @@ pub async fn guards_of_phone(connection: &mut Connection, phone: String) -> Resu
         Some(user) => Ok(Some(guards(connection, user).await?)),
         None => Ok(None),
     }
-}
-
-/// Whether one more failure is allowed, before work is done for it. `Some`: the limit that is reached.
-pub async fn reached(connection: &mut Connection, attempt: Attempt) -> Result<Option<Reached>, StoreError> {
-    transaction!(connection, |connection| { allowances::peek(connection, &attempt.second_factors, attempt.now).await })
 }
 
 /// Sets a lock in the place of any other, if the proof holds; `None` removes it.

@@ -224,8 +224,7 @@ pub async fn login(
         }
         let (ended, told) = match same {
             Some(known) => {
-                let ended = devices::families(connection, device.id).await?;
-                end_sessions(connection, device.id, attempt.now).await?;
+                let ended = end_sessions(connection, device.id, attempt.now).await?;
                 (ended, devices::renew(connection, user, &device, known.registration_id, attempt.now).await?)
             }
             None => (Vec::new(), devices::add(connection, user, &device, attempt.now).await?),
@@ -360,12 +359,17 @@ async fn end_session(connection: &mut Connection, id: uuid::Uuid, now: Timestamp
     Ok(())
 }
 
-/// Ends all families of a device, in the caller's transaction.
-pub async fn end_sessions(connection: &mut Connection, device: DeviceId, now: Timestamp) -> Result<(), StoreError> {
-    for family in devices::families(connection, device).await? {
-        end_session(connection, family, now).await?;
+/// Ends all families of a device, in the caller's transaction. Returns them.
+pub async fn end_sessions(
+    connection: &mut Connection,
+    device: DeviceId,
+    now: Timestamp,
+) -> Result<Vec<uuid::Uuid>, StoreError> {
+    let families = devices::families(connection, device).await?;
+    for family in &families {
+        end_session(connection, *family, now).await?;
     }
-    Ok(())
+    Ok(families)
 }
 
 /// Families that were ended since a moment.

@@ -2,7 +2,6 @@
 
 use crate::rows::reauthentication::{Proof, Proved};
 use crate::rows::registration_lock::{GuardRow, LockRow, NewLock};
-use crate::rows::sign_in::{Attempt, Reached};
 use sotto_protocol::UserId;
 
 super::facade! {
@@ -12,8 +11,6 @@ super::facade! {
     read fn guards(user: UserId) -> GuardRow = registration_lock::guards;
     /// What the account of a number has behind the right code.
     read fn guards_of_phone(phone: String) -> Option<GuardRow> = registration_lock::guards_of_phone;
-    /// Whether one more wrong PIN is allowed. `Some`: the limit that is reached.
-    write fn wrong_pins_reached(attempt: Attempt) -> Option<Reached> = registration_lock::reached;
     /// Sets a lock in the place of any other, if the proof holds; `None` removes it.
     write fn change_registration_lock(proof: Proof, new: Option<NewLock>) -> Proved = registration_lock::change;
 }

@@ -25,6 +25,8 @@ super::facade! {
     write fn refresh(refresh: Refresh) -> Refreshed = sign_in::refresh;
     /// Takes from an allowance; `Some`: the limit is reached and nothing was taken.
     write fn take_allowance(allowance: Allowance, count: usize, now: Timestamp) -> Option<Reached> = allowances::take_alone;
+    /// Whether one more of each is allowed, which takes nothing; `Some`: the limit is reached.
+    write fn peek_allowances(allowances: Vec<Allowance>, now: Timestamp) -> Option<Reached> = allowances::peek_alone;
     /// Families that were ended before their time since a moment.
     read fn ended_sessions(since: Timestamp) -> Vec<EndedSessionRow> = sign_in::ended_since;
     /// Removes codes, counts, families, tokens and unfinished set-ups of second factors that have ended.
