@@ -274,7 +274,10 @@ async fn sweep_idempotency(node: Node) {
 /// A database that does not answer, or a schema that is newer than this program's.
 pub async fn open_store(config: &Config) -> Result<Store, BootError> {
     let url = config.store_url();
-    let store = Store::open(url.expose(), &StoreSettings::from(&config.store)).await?;
+    // The workers, and the thread that everything starts on.
+    let threads = u32::try_from(config.http.worker_count() + 1).unwrap_or(u32::MAX);
+    let settings = StoreSettings { threads, ..StoreSettings::from(&config.store) };
+    let store = Store::open(url.expose(), &settings).await?;
     for name in sotto_schema::migrate(&store).await? {
         tracing::info!(name, "migrated");
     }

@@ -116,7 +116,9 @@ pub fn assert_gapless(log: &[(Seq, MessageId)]) {
 
 /// The database of a node, beside the node.
 pub async fn store_of(node: &TestNode) -> Store {
-    Store::open(&node.store_url, &StoreSettings { read_connections: 2 }).await.expect("the database")
+    Store::open(&node.store_url, &StoreSettings { read_connections: 2, ..StoreSettings::default() })
+        .await
+        .expect("the database")
 }
 
 /// The same id with another text in it.

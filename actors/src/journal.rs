@@ -1,13 +1,14 @@
 //! The actor Journal: writes whatever has gathered while the previous transaction was being written.
 //!
 //! *Owns:* two writing connections and the batch of each: the main one, and a side one for conversations
-//! that another transaction holds, so that nobody else waits in a convoy behind them.
+//! that another transaction holds, so that nobody else waits in a convoy behind them. While nothing waits there, it takes
+//! what little has come during a transaction of the main one, so that a message seldom waits for another.
 //! *When full:* its mailbox refuses; what waits longer than 5 s is answered "unavailable" and not written.
 //! *On death:* the node ends in order; what it held is unanswered, clients repeat, and ids make that safe.
 //!
 //! There is no timer for messages: a lone one is written at once, and the batch grows with the load by
-//! itself. Marks, which nobody waits for at the screen, ride with messages at most every 40 ms and go alone at most
-//! every 200 ms, so that most transactions have none.
+//! itself. Marks, which nobody waits for at the screen, ride with many messages at most every 40 ms. Where there are few,
+//! they would hold them up: they go alone, at most every 100 ms, by the side connection where the database takes two.
 
 use crate::node::Node;
 use crate::tree::Vital;
@@ -34,7 +35,11 @@ const MARKS_RIDE: Duration = Duration::from_millis(40);
 /// … unless so many requests wait.
 const MANY_MARKS: usize = 512;
 /// Marks alone wait so long for company.
-const MARKS_ALONE: Duration = Duration::from_millis(200);
+const MARKS_ALONE: Duration = Duration::from_millis(100);
+/// No more messages than this go beside a transaction: with more of them one batch costs less than two.
+const FEW: usize = 4;
+/// So many messages are not much slower for the marks that ride with them.
+const MANY_WRITES: usize = 32;
 /// A message that has waited so long is answered and not written.
 const TOO_OLD: Duration = Duration::from_secs(5);
 /// On the side lane, where the next turn may be half a second away, already after this time.
@@ -105,7 +110,6 @@ struct Waiting {
 /// One connection with its queue.
 #[derive(Debug)]
 struct Lane {
-    patience: Patience,
     /// Away while a transaction runs.
     connection: Option<JournalConnection>,
     writes: VecDeque<Waiting>,
@@ -113,8 +117,13 @@ struct Lane {
 }
 
 impl Lane {
-    const fn new(connection: JournalConnection, patience: Patience) -> Self {
-        Self { patience, connection: Some(connection), writes: VecDeque::new(), marks: VecDeque::new() }
+    const fn new(connection: JournalConnection) -> Self {
+        Self { connection: Some(connection), writes: VecDeque::new(), marks: VecDeque::new() }
+    }
+
+    /// Takes everybody's marks, up to so many.
+    fn take_marks(&mut self, most: usize) -> Vec<Raise> {
+        self.marks.drain(..self.marks.len().min(most)).collect()
     }
 
     fn is_idle(&self) -> bool {
@@ -125,10 +134,18 @@ impl Lane {
 /// What one transaction carries, and whom to answer.
 struct Load {
     batch: Arc<Batch>,
+    patience: Patience,
     writes: Vec<Waiting>,
     marks: Vec<Raise>,
     /// Conversations of the messages that were too old.
     late: Vec<ConversationId>,
+}
+
+impl Load {
+    /// Whether it carries marks that nothing has held up so far.
+    fn has_main_marks(&self) -> bool {
+        self.patience == Patience::Skip && !self.marks.is_empty()
+    }
 }
 
 /// A Journal.
@@ -137,8 +154,14 @@ pub struct Journal {
     node: Node,
     main: Lane,
     side: Lane,
+    /// Conversations of the transaction that the main lane is busy with.
+    away: Vec<ConversationId>,
     /// Conversations whose messages go by the side lane, with how many are there.
     aside: HashMap<ConversationId, usize>,
+    /// Whether two transactions may be under way at once.
+    takes_two: bool,
+    /// Whether a transaction is under way that carries marks of the main lane: one is enough.
+    marks_away: bool,
     marks_written: Instant,
     timer_set: bool,
     flushing: Vec<oneshot::Sender<()>>,
@@ -151,9 +174,12 @@ impl Journal {
     pub fn new(node: Node) -> Self {
         let connection = || node.store().journal();
         Self {
-            main: Lane::new(connection(), Patience::Skip),
-            side: Lane::new(connection(), Patience::Wait),
+            main: Lane::new(connection()),
+            side: Lane::new(connection()),
+            away: Vec::new(),
             aside: HashMap::new(),
+            takes_two: node.store().takes_two_writers(),
+            marks_away: false,
             marks_written: Instant::now(),
             timer_set: false,
             flushing: Vec::new(),
@@ -163,8 +189,8 @@ impl Journal {
     }
 
     fn step(&mut self, ctx: &mut Context<Self>) {
-        self.start(false, ctx);
-        self.start(true, ctx);
+        self.start_main(ctx);
+        self.start_side(ctx);
         if self.main.is_idle() && self.side.is_idle() {
             for flushed in self.flushing.drain(..) {
                 // Who drains may have lost patience.
@@ -173,51 +199,102 @@ impl Journal {
         }
     }
 
-    /// Begins a transaction on a lane if its connection is free and something waits.
-    fn start(&mut self, side: bool, ctx: &mut Context<Self>) {
-        let urgent = !self.flushing.is_empty();
-        let lane = if side { &mut self.side } else { &mut self.main };
-        let waiting = count(lane.writes.len() + lane.marks.len());
-        metrics::gauge!("sotto_mailbox_depth", "actor" => if side { "journal_side" } else { "journal" }).set(waiting);
-        if lane.connection.is_none() || (lane.writes.is_empty() && lane.marks.is_empty()) {
+    /// Begins a transaction on the main lane if its connection is free and something waits for it.
+    fn start_main(&mut self, ctx: &mut Context<Self>) {
+        gauge("journal", &self.main);
+        if self.main.connection.is_none() {
             return;
         }
-        let alone = lane.writes.is_empty();
-        let waited = self.marks_written.elapsed();
-        if alone && !side && !urgent && waited < MARKS_ALONE {
-            if !self.timer_set {
-                self.timer_set = true;
-                ctx.run_later(MARKS_ALONE.saturating_sub(waited), |journal, ctx| {
-                    journal.timer_set = false;
-                    journal.step(ctx);
-                });
-            }
+        let few = self.main.writes.len() < MANY_WRITES;
+        let waits_for = if self.main.writes.is_empty() { MARKS_ALONE } else { MARKS_RIDE };
+        let rides = !(self.takes_two && few) && self.are_marks_due(waits_for, ctx);
+        let marks = if rides { self.main.take_marks(MAX_MARKS) } else { Vec::new() };
+        let load = take(&mut self.main.writes, false, marks, Patience::Skip);
+        self.launch(false, load, ctx);
+    }
+
+    /// The same for the side lane: what went aside, one conversation at a time, waiting for its lock. When nothing did,
+    /// marks that have no messages to ride with, or the few messages that have come since the main lane became busy.
+    fn start_side(&mut self, ctx: &mut Context<Self>) {
+        gauge("journal_side", &self.side);
+        if self.side.connection.is_none() {
             return;
         }
-        let with_marks = alone || side || urgent || waited >= MARKS_RIDE || lane.marks.len() >= MANY_MARKS;
-        let mut load = take(lane, side, if with_marks { MAX_MARKS } else { 0 });
-        for conversation in std::mem::take(&mut load.late) {
-            if side {
+        if !self.side.writes.is_empty() || !self.side.marks.is_empty() {
+            let marks = self.side.take_marks(MAX_MARKS);
+            let mut load = take(&mut self.side.writes, true, marks, Patience::Wait);
+            for conversation in std::mem::take(&mut load.late) {
                 self.leave_side(conversation);
             }
+            return self.launch(true, load, ctx);
         }
+        if !self.takes_two {
+            return;
+        }
+        let load = if self.are_marks_due(MARKS_ALONE, ctx) {
+            let marks = self.main.take_marks(MAX_MARKS);
+            take(&mut VecDeque::new(), true, marks, Patience::Skip)
+        } else if self.main.connection.is_none() && self.main.writes.len() <= FEW {
+            self.take_beside()
+        } else {
+            return;
+        };
+        self.launch(true, load, ctx);
+    }
+
+    /// Takes what waits of conversations that the main lane is not busy with. What follows in them stands behind it.
+    fn take_beside(&mut self) -> Load {
+        let is_away = |waiting: &Waiting| self.away.contains(&waiting.write.append.conversation_id);
+        let (stay, mut beside): (VecDeque<_>, VecDeque<_>) = self.main.writes.drain(..).partition(is_away);
+        self.main.writes = stay;
+        let load = take(&mut beside, false, Vec::new(), Patience::Skip);
+        for waiting in &load.writes {
+            *self.aside.entry(waiting.write.append.conversation_id).or_default() += 1;
+        }
+        load
+    }
+
+    /// Whether marks of the main lane wait whose time has come. If it has not, a timer will look again.
+    fn are_marks_due(&mut self, wait: Duration, ctx: &mut Context<Self>) -> bool {
+        if self.main.marks.is_empty() || self.marks_away {
+            return false;
+        }
+        let waited = self.marks_written.elapsed();
+        let is_due = waited >= wait || self.main.marks.len() >= MANY_MARKS || !self.flushing.is_empty();
+        if !is_due && !self.timer_set {
+            self.timer_set = true;
+            ctx.run_later(wait.saturating_sub(waited), |journal, ctx| {
+                journal.timer_set = false;
+                journal.step(ctx);
+            });
+        }
+        is_due
+    }
+
+    fn launch(&mut self, side: bool, load: Load, ctx: &mut Context<Self>) {
         let lane = if side { &mut self.side } else { &mut self.main };
         if load.batch.is_empty() {
-            // Everything was too old, and has been answered: see whether more waits.
+            // What there was was too old, and has been answered.
             answer_marks(load.marks, false);
-            return self.start(side, ctx);
-        }
-        if !load.marks.is_empty() {
-            self.marks_written = Instant::now();
+            if !lane.writes.is_empty() {
+                self.step_later(ctx);
+            }
+            return;
         }
         let Some(connection) = lane.connection.take() else {
             return;
         };
+        if !side {
+            self.away.extend(load.writes.iter().map(|waiting| waiting.write.append.conversation_id));
+        }
+        if load.has_main_marks() {
+            self.marks_away = true;
+            self.marks_written = Instant::now();
+        }
         metrics::counter!("sotto_batches_total").increment(1);
         metrics::histogram!("sotto_batch_size").record(count(load.batch.appends.len()));
-        let patience = lane.patience;
         let begun = Instant::now();
-        let work = write(connection, load, patience);
+        let work = write(connection, load);
         ctx.spawn(work.into_actor(self).map(move |done, journal, ctx| {
             if !side && !journal.main.writes.is_empty() {
                 journal.node.pressure().note(done.load.writes.len(), begun.elapsed());
@@ -228,26 +305,34 @@ impl Journal {
 
     fn finish(&mut self, side: bool, done: Done, ctx: &mut Context<Self>) {
         if side {
-            for waiting in &done.load.writes {
-                self.leave_side(waiting.write.append.conversation_id);
-            }
             self.side.connection = Some(done.connection);
         } else {
             self.main.connection = Some(done.connection);
+            self.away.clear();
         }
+        if done.load.has_main_marks() {
+            self.marks_away = false;
+        }
+        let mut held = Vec::new();
         for (waiting, outcome) in done.load.writes.into_iter().zip(done.appended) {
-            if outcome == Some(Appended::Locked) && !side {
-                if planted::is(Bug::OvertakenAside) {
-                    self.side.writes.push_back(waiting);
-                    continue;
-                }
-                *self.aside.entry(waiting.write.append.conversation_id).or_default() += 1;
-                self.side.writes.push_back(waiting);
+            if outcome == Some(Appended::Locked) && done.load.patience == Patience::Skip {
+                held.push(waiting);
                 continue;
+            }
+            if side {
+                self.leave_side(waiting.write.append.conversation_id);
             }
             let outcome = outcome.filter(|outcome| *outcome != Appended::Locked);
             // A conversation that died has nobody to tell; its clients repeat.
             let _ = waiting.write.reply.send(Written { ticket: waiting.write.ticket, outcome });
+        }
+        // Before what has come to the side meanwhile: of the same conversation it is later.
+        for waiting in held.into_iter().rev() {
+            // What went beside is counted already.
+            if !side && !planted::is(Bug::OvertakenAside) {
+                *self.aside.entry(waiting.write.append.conversation_id).or_default() += 1;
+            }
+            self.side.writes.push_front(waiting);
         }
         if !side {
             self.move_aside();
@@ -290,15 +375,19 @@ fn count(number: usize) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
-/// Takes what fits into one transaction; the side lane takes one conversation at a time.
-fn take(lane: &mut Lane, side: bool, most_marks: usize) -> Load {
+fn gauge(name: &'static str, lane: &Lane) {
+    metrics::gauge!("sotto_mailbox_depth", "actor" => name).set(count(lane.writes.len() + lane.marks.len()));
+}
+
+/// Takes what fits into one transaction; what went aside goes one conversation at a time.
+fn take(queue: &mut VecDeque<Waiting>, side: bool, marks: Vec<Raise>, patience: Patience) -> Load {
     let mut writes = Vec::new();
     let mut bytes = 0;
-    let only = lane.writes.front().map(|first| first.write.append.conversation_id);
+    let only = queue.front().map(|first| first.write.append.conversation_id);
     let mut rest = VecDeque::new();
     let mut late = Vec::new();
     let too_old = if side { TOO_OLD_ASIDE } else { TOO_OLD };
-    while let Some(waiting) = lane.writes.pop_front() {
+    while let Some(waiting) = queue.pop_front() {
         let append = &waiting.write.append;
         if waiting.since.elapsed() > too_old {
             late.push(append.conversation_id);
@@ -318,11 +407,10 @@ fn take(lane: &mut Lane, side: bool, most_marks: usize) -> Load {
         }
         writes.push(waiting);
     }
-    rest.append(&mut lane.writes);
-    lane.writes = rest;
-    let marks: Vec<Raise> = lane.marks.drain(..lane.marks.len().min(most_marks)).collect();
+    rest.append(queue);
+    *queue = rest;
     let batch = Arc::new(batch_of(&writes, &marks));
-    Load { batch, writes, marks, late }
+    Load { batch, patience, writes, marks, late }
 }
 
 fn batch_of(writes: &[Waiting], marks: &[Raise]) -> Batch {
@@ -372,7 +460,8 @@ struct Done {
     marks_durable: bool,
 }
 
-async fn write(mut connection: JournalConnection, load: Load, patience: Patience) -> Done {
+async fn write(mut connection: JournalConnection, load: Load) -> Done {
+    let patience = load.patience;
     let started = Instant::now();
     let result = connection.write(Arc::clone(&load.batch), patience, Timestamp::now()).await;
     metrics::histogram!("sotto_journal_seconds").record(started.elapsed().as_secs_f64());
@@ -392,7 +481,7 @@ async fn write(mut connection: JournalConnection, load: Load, patience: Patience
         Err(error) => {
             tracing::warn!(%error, "a batch failed; repeating it one conversation at a time");
             metrics::counter!("sotto_batches_failed_total").increment(1);
-            one_by_one(connection, load, patience).await
+            one_by_one(connection, load).await
         }
     }
 }
@@ -420,7 +509,8 @@ fn failed(connection: JournalConnection, load: Load) -> Done {
 }
 
 /// Rule D11: what one row poisons must not hold up the others.
-async fn one_by_one(mut connection: JournalConnection, load: Load, patience: Patience) -> Done {
+async fn one_by_one(mut connection: JournalConnection, load: Load) -> Done {
+    let patience = load.patience;
     let mut appended = vec![None; load.writes.len()];
     let mut raised = Vec::new();
     let mut skipped = Vec::new();
@@ -509,7 +599,7 @@ impl Handler<Raise> for Journal {
 
     fn handle(&mut self, raise: Raise, ctx: &mut Self::Context) {
         self.main.marks.push_back(raise);
-        if self.main.connection.is_some() {
+        if self.main.connection.is_some() || self.takes_two && self.side.connection.is_some() {
             self.step_later(ctx);
         }
     }

@@ -26,6 +26,11 @@ impl Binary {
         URL_SAFE.encode(bytes)
     }
 
+    /// The same, appended to a text.
+    pub fn encode_to(bytes: &[u8], text: &mut String) {
+        URL_SAFE.encode_string(bytes, text);
+    }
+
     /// Decodes base64url or base64 with or without padding; `None` when it is neither.
     #[must_use]
     pub fn decode(text: &str) -> Option<Vec<u8>> {

@@ -69,21 +69,36 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+impl Timestamp {
+    /// Appends the text on the wire, such as `2026-11-21T09:30:00.123Z`. Years outside 0 … 9999 are shown as 1970.
+    pub fn write_to(self, text: &mut String) {
+        let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000)
+            .ok()
+            .filter(|moment| moment.year() >= 0)
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let parts = [
+            (moment.year().unsigned_abs(), 4, '-'),
+            (u32::from(u8::from(moment.month())), 2, '-'),
+            (u32::from(moment.day()), 2, 'T'),
+            (u32::from(moment.hour()), 2, ':'),
+            (u32::from(moment.minute()), 2, ':'),
+            (u32::from(moment.second()), 2, '.'),
+            (u32::from(moment.millisecond()), 3, 'Z'),
+        ];
+        for (number, digits, end) in parts {
+            for place in (0..digits).rev() {
+                text.push(char::from_digit(number / 10_u32.pow(place) % 10, 10).unwrap_or('0'));
+            }
+            text.push(end);
+        }
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment =
-            OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        write!(
-            formatter,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-            moment.year(),
-            u8::from(moment.month()),
-            moment.day(),
-            moment.hour(),
-            moment.minute(),
-            moment.second(),
-            moment.millisecond()
-        )
+        let mut text = String::with_capacity(24);
+        self.write_to(&mut text);
+        formatter.write_str(&text)
     }
 }
 
@@ -119,5 +134,19 @@ mod tests {
         assert_eq!(moment.to_string(), "2026-11-21T09:30:00.123Z");
         let text = serde_json::to_string(&moment).unwrap();
         assert_eq!(serde_json::from_str::<Timestamp>(&text).unwrap(), moment);
+    }
+
+    #[test]
+    fn each_part_has_its_zeros() {
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_007, "2000-02-29T00:00:00.007Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+            (-62_167_219_200_000, "0000-01-01T00:00:00.000Z"),
+            (-62_167_219_200_001, "1970-01-01T00:00:00.000Z"),
+            (i64::MAX, "1970-01-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(Timestamp::from_millis(millis).to_string(), text);
+        }
     }
 }

@@ -70,7 +70,7 @@ pub enum Appended {
     Stale,
     /// The conversation does not exist.
     Missing,
-    /// Another transaction holds the conversation: nothing was written of it.
+    /// Another transaction holds the conversation: nothing was written of it, or nothing that its ids would not show.
     Locked,
 }
 

@@ -54,10 +54,13 @@ impl Store {
     /// How many Journals can write at the same time.
     #[must_use]
     pub const fn journals(&self, wanted: usize) -> usize {
-        match self.backend {
-            Backend::Postgres(_) => wanted,
-            Backend::Sqlite(_) => 1,
-        }
+        if self.takes_two_writers() { wanted } else { 1 }
+    }
+
+    /// Whether two transactions can write at the same time. SQLite makes one wait for the other.
+    #[must_use]
+    pub const fn takes_two_writers(&self) -> bool {
+        matches!(self.backend, Backend::Postgres(_))
     }
 }
 

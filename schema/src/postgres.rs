@@ -4,7 +4,10 @@ use crate::journal::Room;
 use crate::{Statement, StoreError, StoreSettings};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use thread_local::ThreadLocal;
 
 /// A connection to PostgreSQL.
 pub type Connection = diesel_async::AsyncPgConnection;
@@ -129,41 +132,75 @@ fn with_patience(url: &str) -> String {
     url
 }
 
-/// A pool for what may run beside other work; the Journal has connections of its own.
+/// Pools for what may run beside other work; the Journal has connections of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
     url: String,
-    pool: bb8::Pool<Manager>,
+    pools: Arc<Pools>,
     pub(crate) room: Room,
+}
+
+/// The connections, parted among threads. One is driven by the thread that opened it: whoever waits on another for its
+/// answers wakes two threads for every few KiB of them.
+#[derive(Debug)]
+struct Pools {
+    pools: Vec<bb8::Pool<Manager>>,
+    /// In the order in which threads came.
+    places: ThreadLocal<usize>,
+    next: AtomicUsize,
+}
+
+impl Pools {
+    /// As many pools as there are threads, unless that leaves less than two connections for each.
+    fn new(url: &str, settings: &StoreSettings) -> Self {
+        let connections = settings.read_connections;
+        let count = settings.threads.clamp(1, (connections / 2).max(1));
+        let size = |place: u32| (connections / count + u32::from(place < connections % count)).max(1);
+        Self {
+            pools: (0..count).map(|place| pool(url, size(place))).collect(),
+            places: ThreadLocal::new(),
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    /// The calling thread's.
+    fn own(&self) -> Option<&bb8::Pool<Manager>> {
+        let place = *self.places.get_or(|| self.next.fetch_add(1, Ordering::Relaxed));
+        self.pools.get(place.checked_rem(self.pools.len())?)
+    }
+}
+
+fn pool(url: &str, size: u32) -> bb8::Pool<Manager> {
+    let mut config = ManagerConfig::default();
+    config.recycling_method = RecyclingMethod::Fast;
+    config.custom_setup = Box::new(|url| {
+        let url = url.to_owned();
+        Box::pin(async move {
+            let mut connection = Connection::establish(&url).await?;
+            let set = format!("SET idle_in_transaction_session_timeout = '{POOL_IDLE}'; {BY_KEY}");
+            connection.batch_execute(&set).await.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+            Ok(connection)
+        })
+    });
+    bb8::Pool::builder()
+        .max_size(size)
+        .connection_timeout(Duration::from_secs(4))
+        .test_on_check_out(false)
+        .build_unchecked(Manager::new_with_config(url, config))
 }
 
 impl Database {
     pub(crate) async fn open(url: &str, settings: &StoreSettings) -> Result<Self, StoreError> {
-        let mut config = ManagerConfig::default();
-        config.recycling_method = RecyclingMethod::Fast;
-        config.custom_setup = Box::new(|url| {
-            let url = url.to_owned();
-            Box::pin(async move {
-                let mut connection = Connection::establish(&url).await?;
-                let set = format!("SET idle_in_transaction_session_timeout = '{POOL_IDLE}'; {BY_KEY}");
-                connection.batch_execute(&set).await.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
-                Ok(connection)
-            })
-        });
         let url = with_patience(url);
-        let manager = Manager::new_with_config(&url, config);
-        let pool = bb8::Pool::builder()
-            .max_size(settings.read_connections)
-            .connection_timeout(Duration::from_secs(4))
-            .test_on_check_out(false)
-            .build_unchecked(manager);
-        let database = Self { url, pool, room: Room::default() };
+        let pools = Arc::new(Pools::new(&url, settings));
+        let database = Self { url, pools, room: Room::default() };
         drop(database.read().await?);
         Ok(database)
     }
 
     pub(crate) async fn read(&self) -> Result<bb8::PooledConnection<'static, Manager>, StoreError> {
-        self.pool.get_owned().await.map_err(|error| StoreError::Unavailable(error.to_string()))
+        let pool = self.pools.own().ok_or_else(|| StoreError::Unavailable("there is no pool".to_owned()))?;
+        pool.get_owned().await.map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
     pub(crate) async fn write(&self) -> Result<bb8::PooledConnection<'static, Manager>, StoreError> {

@@ -112,25 +112,38 @@ impl MessageRow {
         self.ciphertext.as_ref().map_or(0, Vec::len) + self.envelopes.as_ref().map_or(0, Vec::len)
     }
 
+    /// What a device gets of the content, with the type of its envelope. Nothing of an expired message or a deleted one.
+    #[must_use]
+    pub fn content(&self, device: DeviceId, now: Timestamp) -> (Option<&[u8]>, Option<u8>) {
+        let gone = self.deleted_at.is_some() || self.expires_at.is_some_and(|at| at <= now);
+        let own = self.sender_device == Some(device);
+        match (&self.ciphertext, &self.envelopes) {
+            _ if gone || own => (None, None),
+            (Some(shared), _) => (Some(shared), None),
+            (None, Some(packed)) => {
+                crate::packed::find(packed, device).map_or((None, None), |(kind, bytes)| (Some(bytes), Some(kind)))
+            }
+            (None, None) => (None, None),
+        }
+    }
+
+    /// Who has sent it; `None`: the server wrote it.
+    #[must_use]
+    pub fn sender(&self) -> Option<Sender> {
+        self.sender_user.zip(self.sender_device).map(|(user_id, device_id)| Sender { user_id, device_id })
+    }
+
     /// The message as one device sees it. An expired or deleted one is a tombstone.
     #[must_use]
     pub fn for_device(&self, device: DeviceId, now: Timestamp) -> Message {
-        let gone = self.deleted_at.is_some() || self.expires_at.is_some_and(|at| at <= now);
-        let own = self.sender_device == Some(device);
-        let (ciphertext, envelope_type) = match (&self.ciphertext, &self.envelopes) {
-            _ if gone || own => (None, None),
-            (Some(shared), _) => (Some(shared.clone()), None),
-            (None, Some(packed)) => crate::packed::find(packed, device)
-                .map_or((None, None), |(kind, bytes)| (Some(bytes.to_vec()), Some(kind))),
-            (None, None) => (None, None),
-        };
+        let (ciphertext, envelope_type) = self.content(device, now);
         Message {
             message_id: self.message_id,
             conversation_id: self.conversation_id,
             seq: self.seq,
             kind: self.kind,
-            from: self.sender_user.zip(self.sender_device).map(|(user_id, device_id)| Sender { user_id, device_id }),
-            ciphertext: ciphertext.map(Into::into),
+            from: self.sender(),
+            ciphertext: ciphertext.map(|bytes| bytes.to_vec().into()),
             envelope_type,
             reply_to: self.reply_to,
             client_seq: self.client_seq,

@@ -29,11 +29,13 @@ mod trail;
 pub struct StoreSettings {
     /// Pooled connections for reads and small writes, 1 … 100.
     pub read_connections: u32,
+    /// Threads that ask much: the pooled connections to PostgreSQL are parted among them, at least two for each.
+    pub threads: u32,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { read_connections: 8 }
+        Self { read_connections: 8, threads: 1 }
     }
 }
 

@@ -171,7 +171,7 @@ impl Server {
     /// Its database, opened beside it.
     pub(super) async fn store(&self) -> Result<Store, DemoError> {
         let url = format!("sqlite:{}", self.database().display());
-        Ok(Store::open(&url, &StoreSettings { read_connections: 1 }).await?)
+        Ok(Store::open(&url, &StoreSettings { read_connections: 1, ..StoreSettings::default() }).await?)
     }
 
     /// The code that was sent to a number last.

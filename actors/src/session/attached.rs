@@ -17,7 +17,7 @@ use sotto_schema::planted::{self, Bug};
 use sotto_schema::rows::{BacklogRow, MessageRow, ReceiptRow};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -73,6 +73,10 @@ pub(super) struct Attached {
     pub(super) account_mark: i64,
     pub(super) confirm: Option<u64>,
     pub(super) flushing: bool,
+    /// When marks last went to the Journals.
+    pub(super) flushed: Option<Instant>,
+    /// Whether the device has acknowledged its whole backlog.
+    pub(super) caught_up: bool,
     pub(super) flush_set: bool,
     pub(super) last_ack: u64,
     pub(super) due_since: Option<Instant>,
@@ -87,6 +91,8 @@ pub(super) struct Attached {
     pub(super) read_size: usize,
 }
 
+/// Between writes of a device's marks, at least. The contract confirms an acknowledgement within a second.
+const MARKS_EVERY: Duration = Duration::from_millis(350);
 /// Messages of a first read, whose size nobody knows.
 pub(super) const READ_AT_ONCE: usize = 64;
 /// Bytes that every later one should bring, about.
@@ -206,6 +212,16 @@ impl Attached {
         mark.receipts_seen = mark.receipts_seen.max(receipts_seen);
         mark.told |= told;
         place.mark = place.mark.max(up_to);
+    }
+
+    /// After the first, marks are written at most this often: between once and twice [`MARKS_EVERY`], differently for each
+    /// connection, so that those that came together do not write together for ever.
+    pub(super) fn marks_every(&self) -> Duration {
+        MARKS_EVERY + MARKS_EVERY.mul_f64(f64::from(self.connection.0.as_fields().0 % 1024) / 1024.0)
+    }
+
+    pub(super) fn has_marks(&self) -> bool {
+        !self.marks.is_empty() || self.account_mark > 0
     }
 
     /// What was only passed over is marked when nothing of the conversation is in flight (rule D10).

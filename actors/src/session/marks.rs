@@ -6,11 +6,15 @@ use super::{PASSED_OVER_AFTER, RETRY_AFTER};
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use sotto_protocol::close;
 use sotto_schema::planted::{self, Bug};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 impl Session {
     /// Hands what was passed over to the Journal, with whatever has come by then.
     pub(super) fn flush_soon(&mut self, index: usize, ctx: &mut Context<Self>) {
+        self.flush_after(index, PASSED_OVER_AFTER, ctx);
+    }
+
+    fn flush_after(&mut self, index: usize, wait: Duration, ctx: &mut Context<Self>) {
         let Some(device) = self.devices.get_mut(index) else {
             return;
         };
@@ -19,7 +23,7 @@ impl Session {
         }
         device.flush_set = true;
         let connection = device.connection;
-        ctx.run_later(PASSED_OVER_AFTER, move |session, ctx| {
+        ctx.run_later(wait, move |session, ctx| {
             if let Some(index) = session.place_of(connection) {
                 if let Some(device) = session.devices.get_mut(index) {
                     device.flush_set = false;
@@ -29,7 +33,8 @@ impl Session {
         });
     }
 
-    /// Hands the waiting marks to the Journals and confirms them after the commit.
+    /// Hands the waiting marks to the Journals and confirms them after the commit. Those of a steady stream wait for each
+    /// other: each of them costs about as much as a message.
     pub(super) fn flush(&mut self, index: usize, ctx: &mut Context<Self>) {
         let node = self.node.clone();
         let Some(device) = self.devices.get_mut(index) else {
@@ -37,6 +42,11 @@ impl Session {
         };
         if device.flushing {
             return;
+        }
+        if device.has_marks()
+            && let Some(wait) = device.flushed.and_then(|at| device.marks_every().checked_sub(at.elapsed()))
+        {
+            return self.flush_after(index, wait, ctx);
         }
         let marks = take_marks(device);
         let confirm = device.confirm.take();
@@ -52,6 +62,7 @@ impl Session {
             device.push();
         }
         device.flushing = true;
+        device.flushed = Some(Instant::now());
         let connection = device.connection;
         let kept = marks.clone();
         let work = async move { node.raise(marks).await };

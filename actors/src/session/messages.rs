@@ -26,7 +26,7 @@ pub struct Delivery {
     pub seq: Seq,
     /// The message with that number, where it is at hand.
     pub row: Option<MessageRow>,
-    /// A shared ciphertext's text on the wire, made once for all its readers.
+    /// A shared message as an open object on the wire, made once for all its readers.
     pub shared_text: OnceLock<String>,
 }
 

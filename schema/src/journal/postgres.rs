@@ -4,8 +4,8 @@
 //! functions (`migrations/postgres/…_journal`), whose statements have a snapshot each: `journal_look` locks and reads,
 //! [`append`] decides here, as on SQLite, and `journal_keep` writes. BEGIN travels with the first, COMMIT with the second.
 //!
-//! A message that is alone in its batch, as most are while the server has little to do, is first tried in one statement,
-//! [`LONE`], which writes where there is nothing to decide and else nothing.
+//! While the server has little to do, most batches hold one message or a few of different conversations. Each of those is
+//! first tried in one statement, [`LONE`], which writes where there is nothing to decide and else nothing.
 
 use crate::StoreError;
 use crate::append::{self, Append, Appended, Batch, Head, Known, Mark, MarkPlan, Outcome, Patience, Plan, Wake};
@@ -15,8 +15,13 @@ use diesel::QueryableByName;
 use diesel::result::{DatabaseErrorKind, Error as DieselError, OptionalExtension};
 use diesel::sql_types::{Array, BigInt, Binary, Bool, Nullable, SmallInt};
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
+use futures::future::join_all;
+use sotto_protocol::message::{Kind, Sender};
 use sotto_protocol::{ConversationId, DeviceId, MessageId, Timestamp, UserId};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// Most messages of a batch that are tried in a statement each; with more of them the two functions cost less.
+const FEW: usize = 4;
 
 const LOOK: &str = "SELECT * FROM journal_look($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
@@ -132,14 +137,34 @@ impl Look {
     }
 }
 
-/// Makes a fresh connection ready for batches: both functions prepared, so that what is sent with BEGIN and COMMIT is sent
+/// Makes a fresh connection ready for batches: all statements prepared, so that what is sent with BEGIN and COMMIT is sent
 /// between them and not after a question of the driver's.
 pub(super) async fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
     let nothing = Batch::default();
     connection.batch_execute("BEGIN").await?;
     let look = look(connection, &nothing, Patience::Skip).await?;
     keep(connection, &nothing, &look, &Plan::default(), &MarkPlan::default(), Timestamp::default()).await?;
+    lone(connection, &to_nowhere(), Timestamp::default()).await?;
     Ok(connection.batch_execute("COMMIT").await?)
+}
+
+/// A message to a conversation that there never is.
+const fn to_nowhere() -> Append {
+    let nil = uuid::Uuid::nil();
+    Append {
+        conversation_id: ConversationId(nil),
+        message_id: MessageId(nil),
+        sender: Sender { user_id: UserId(nil), device_id: DeviceId(nil) },
+        kind: Kind::Text,
+        ciphertext: None,
+        envelopes: None,
+        reply_to: None,
+        client_seq: None,
+        expires_in: None,
+        membership_version: 0,
+        device_versions: None,
+        first_of_sender: false,
+    }
 }
 
 pub(super) async fn write(
@@ -148,11 +173,40 @@ pub(super) async fn write(
     patience: Patience,
     now: Timestamp,
 ) -> Result<Outcome, StoreError> {
-    if let Some(append) = alone(batch)
-        && let Some(outcome) = lone(connection, append, now).await?
-    {
-        return Ok(outcome);
+    if !has_little_to_decide(batch, patience) {
+        return write_all(connection, batch, patience, now).await;
     }
+    let stored = match batch.appends.as_slice() {
+        [only] => vec![lone(connection, only, now).await?],
+        few => in_one_transaction(connection, few, now).await?,
+    };
+    if stored.iter().all(Option::is_none) {
+        return write_all(connection, batch, patience, now).await;
+    }
+    let left = batch.appends.iter().zip(&stored).filter(|(_, seq)| seq.is_none()).map(|(append, _)| append.clone());
+    let left = Batch { appends: left.collect(), ..Batch::default() };
+    let mut outcome = Outcome::default();
+    // What stands must be told, whatever becomes of the others: they go by the side lane then, where their ids are looked up.
+    if !left.appends.is_empty()
+        && let Ok(written) = write_all(connection, &left, patience, now).await
+    {
+        outcome = written;
+    }
+    let mut others = std::mem::take(&mut outcome.appended).into_iter();
+    let told = stored.into_iter().map(|seq| match seq {
+        Some(seq) => Appended::Stored { seq, at: now },
+        None => others.next().unwrap_or(Appended::Locked),
+    });
+    Ok(Outcome { appended: told.collect(), ..outcome })
+}
+
+/// Whatever the batch holds.
+async fn write_all(
+    connection: &mut Connection,
+    batch: &Batch,
+    patience: Patience,
+    now: Timestamp,
+) -> Result<Outcome, StoreError> {
     let shared = &*connection;
     let (begun, look) = futures::join!(execute(shared, "BEGIN"), look(shared, batch, patience));
     begun?;
@@ -174,23 +228,59 @@ pub(super) async fn write(
     Ok(Outcome { appended: plan.appended, raised: marks.raised, skipped_marks: marks.skipped })
 }
 
-/// The one message of a batch, if there is nothing else to do.
-fn alone(batch: &Batch) -> Option<&Append> {
+/// One message, or a few of which none follows another, and nothing else. Whoever waits for locks is not tried with others.
+fn has_little_to_decide(batch: &Batch, patience: Patience) -> bool {
     let Batch { appends, delivered, reads, accounts } = batch;
-    match appends.as_slice() {
-        [only] if delivered.is_empty() && reads.is_empty() && accounts.is_empty() => Some(only),
-        _ => None,
+    let most = if patience == Patience::Skip { FEW } else { 1 };
+    let mut homes = HashSet::new();
+    (1..=most).contains(&appends.len())
+        && delivered.is_empty()
+        && reads.is_empty()
+        && accounts.is_empty()
+        // A first message also changes its sender's membership.
+        && appends.iter().all(|append| !append.first_of_sender && homes.insert(append.conversation_id))
+        // Bugs are planted in the plan.
+        && !cfg!(feature = "planted-bugs")
+}
+
+/// Tries [`LONE`] for each, in one round trip. All `None`: nothing was written.
+async fn in_one_transaction(
+    connection: &Connection,
+    few: &[Append],
+    now: Timestamp,
+) -> Result<Vec<Option<i64>>, StoreError> {
+    let all = join_all(few.iter().map(|append| stored_alone(connection, append, now)));
+    let (begun, all, committed) = futures::join!(execute(connection, "BEGIN"), all, execute(connection, "COMMIT"));
+    begun?;
+    if all.iter().any(is_taken) {
+        return Ok(vec![None; few.len()]);
     }
-    // A first message also changes its sender's membership; bugs are planted in the plan.
-    .filter(|only| !only.first_of_sender && !cfg!(feature = "planted-bugs"))
+    // As above: after a statement that failed, nothing was committed.
+    let stored = all.into_iter().collect::<Result<_, _>>()?;
+    committed?;
+    Ok(stored)
 }
 
 /// Tries [`LONE`]. `None`: nothing was written, and there is something to decide.
-async fn lone(connection: &mut Connection, append: &Append, now: Timestamp) -> Result<Option<Outcome>, StoreError> {
+async fn lone(connection: &Connection, append: &Append, now: Timestamp) -> Result<Option<i64>, StoreError> {
+    let stored = stored_alone(connection, append, now).await;
+    if is_taken(&stored) { Ok(None) } else { Ok(stored?) }
+}
+
+/// Whether the message's id is in use: another transaction has committed it meanwhile.
+const fn is_taken<T>(stored: &Result<T, DieselError>) -> bool {
+    matches!(stored, Err(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)))
+}
+
+async fn stored_alone(
+    mut connection: &Connection,
+    append: &Append,
+    now: Timestamp,
+) -> Result<Option<i64>, DieselError> {
     // Without its last two numbers, which the statement adds.
     let mut wake = Wake { conversations: vec![(append.conversation_id, 0, 0)], users: Vec::new() }.to_bytes();
     wake.truncate(wake.len().saturating_sub(16));
-    let stored: Result<Option<SeqRow>, DieselError> = sql(LONE)
+    let stored: Option<SeqRow> = sql(LONE)
         .bind::<Uuid, _>(append.conversation_id)
         .bind::<BigInt, _>(append.membership_version)
         .bind::<Nullable<BigInt>, _>(append.device_versions)
@@ -205,16 +295,10 @@ async fn lone(connection: &mut Connection, append: &Append, now: Timestamp) -> R
         .bind::<Nullable<Moment>, _>(append.expires_at(now))
         .bind::<Moment, _>(now)
         .bind::<Binary, _>(wake)
-        .get_result(connection)
+        .get_result(&mut connection)
         .await
-        .optional();
-    match stored {
-        Ok(Some(row)) => {
-            Ok(Some(Outcome { appended: vec![Appended::Stored { seq: row.seq, at: now }], ..Outcome::default() }))
-        }
-        Ok(None) | Err(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+        .optional()?;
+    Ok(stored.map(|row| row.seq))
 }
 
 async fn execute(mut connection: &Connection, text: &str) -> Result<(), StoreError> {
