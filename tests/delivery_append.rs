@@ -2,6 +2,7 @@
 
 mod contention;
 mod device_lists;
+mod few;
 mod limits;
 mod nodes;
 mod read_marks;

@@ -414,7 +414,6 @@ impl Handler<Attach> for Session {
             account_mark: 0,
             confirm: None,
             flushing: false,
-            flushed: None,
             caught_up: false,
             flush_set: false,
             last_ack: 0,
@@ -479,7 +478,7 @@ impl Handler<Ack> for Session {
         device.confirm = Some(ack.n);
         if device.drained && device.window.is_empty() && !std::mem::replace(&mut device.caught_up, true) {
             // It may have come for its backlog alone, and wait for this to leave.
-            device.flushed = None;
+            device.hurry();
         }
         self.flush(index, ctx);
         self.pump(index, ctx);

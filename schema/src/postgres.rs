@@ -140,34 +140,52 @@ pub(crate) struct Database {
     pub(crate) room: Room,
 }
 
-/// The connections, parted among threads. One is driven by the thread that opened it: whoever waits on another for its
-/// answers wakes two threads for every few KiB of them.
+/// The connections, parted among threads. Each is driven by the thread that opened it: whoever waits on another for its
+/// answers wakes two threads for every few KiB of them. What one thread does not use is there for the others.
 #[derive(Debug)]
 struct Pools {
-    pools: Vec<bb8::Pool<Manager>>,
+    pools: Vec<Pool>,
     /// In the order in which threads came.
     places: ThreadLocal<usize>,
     next: AtomicUsize,
 }
 
 impl Pools {
-    /// As many pools as there are threads, unless that leaves less than two connections for each.
     fn new(url: &str, settings: &StoreSettings) -> Self {
-        let connections = settings.read_connections;
-        let count = settings.threads.clamp(1, (connections / 2).max(1));
-        let size = |place: u32| (connections / count + u32::from(place < connections % count)).max(1);
         Self {
-            pools: (0..count).map(|place| pool(url, size(place))).collect(),
+            pools: parts(settings).map(|size| Pool { pool: pool(url, size), size }).collect(),
             places: ThreadLocal::new(),
             next: AtomicUsize::new(0),
         }
     }
 
-    /// The calling thread's.
-    fn own(&self) -> Option<&bb8::Pool<Manager>> {
+    /// The calling thread's pool, or, while all of its connections are taken, one that has another. None to spare: its own.
+    fn nearest(&self) -> Option<&bb8::Pool<Manager>> {
         let place = *self.places.get_or(|| self.next.fetch_add(1, Ordering::Relaxed));
-        self.pools.get(place.checked_rem(self.pools.len())?)
+        let (before, after) = self.pools.split_at(place.checked_rem(self.pools.len())?);
+        let mut nearby = after.iter().chain(before);
+        nearby.clone().find(|pool| pool.has_room()).or_else(|| nearby.next()).map(|pool| &pool.pool)
     }
+}
+
+#[derive(Debug)]
+struct Pool {
+    pool: bb8::Pool<Manager>,
+    size: u32,
+}
+
+impl Pool {
+    fn has_room(&self) -> bool {
+        let state = self.pool.state();
+        state.idle_connections > 0 || state.connections < self.size
+    }
+}
+
+/// The connections of each pool: as many pools as there are threads, unless that leaves less than two for each.
+fn parts(settings: &StoreSettings) -> impl Iterator<Item = u32> {
+    let connections = settings.read_connections.max(1);
+    let count = settings.threads.clamp(1, (connections / 2).max(1));
+    (0..count).map(move |place| connections / count + u32::from(place < connections % count))
 }
 
 fn pool(url: &str, size: u32) -> bb8::Pool<Manager> {
@@ -199,7 +217,7 @@ impl Database {
     }
 
     pub(crate) async fn read(&self) -> Result<bb8::PooledConnection<'static, Manager>, StoreError> {
-        let pool = self.pools.own().ok_or_else(|| StoreError::Unavailable("there is no pool".to_owned()))?;
+        let pool = self.pools.nearest().ok_or_else(|| StoreError::Unavailable("there is no pool".to_owned()))?;
         pool.get_owned().await.map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
@@ -227,6 +245,38 @@ impl Database {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_are_parted_and_none_is_added() {
+        for (read_connections, threads, expected) in
+            [(8, 3, vec![3, 3, 2]), (8, 1, vec![8]), (8, 17, vec![2, 2, 2, 2]), (3, 2, vec![3]), (1, 3, vec![1])]
+        {
+            assert_eq!(parts(&StoreSettings { read_connections, threads }).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thread_keeps_its_pool_and_others_have_others() {
+        let settings = StoreSettings { read_connections: 6, threads: 3 };
+        let pools = Pools::new("postgres://nobody@127.0.0.1:1/none", &settings);
+        let place = || std::ptr::from_ref(pools.nearest().unwrap()).addr();
+        let all = std::sync::Barrier::new(2);
+        // A thread that has ended leaves its place to the next: both live.
+        let other = || {
+            let place = place();
+            all.wait();
+            place
+        };
+        let mut seen = vec![place()];
+        assert_eq!(place(), seen[0]);
+        std::thread::scope(|scope| {
+            let others = [scope.spawn(other), scope.spawn(other)];
+            seen.extend(others.map(|thread| thread.join().unwrap()));
+        });
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 3);
+    }
 
     #[test]
     fn patience_is_added_where_the_url_says_nothing() {

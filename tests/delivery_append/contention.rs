@@ -19,14 +19,14 @@ const FROM_BOTH_ENDS: Duration = Duration::from_secs(10);
 /// Conversations that they meet in.
 const SHARED_CONVERSATIONS: usize = 20;
 
-async fn lock_head(own: &Client, conversation: ConversationId) {
+pub async fn lock_head(own: &Client, conversation: ConversationId) {
     own.batch_execute("BEGIN").await.unwrap();
     let text = format!("SELECT last_seq FROM heads WHERE conversation_id = '{conversation}' FOR UPDATE");
     own.query_one(&text, &[]).await.expect("the head is ours");
 }
 
 /// Waits until so many others wait for a lock.
-async fn waiting_for_locks(look: &Client, count: i64) {
+pub async fn waiting_for_locks(look: &Client, count: i64) {
     let begun = Instant::now();
     let text = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     while look.query_one(text, &[]).await.unwrap().get::<_, i64>(0) < count {

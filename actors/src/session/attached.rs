@@ -39,6 +39,8 @@ pub(super) struct Place {
     pub(super) receipts_at: Option<Instant>,
     /// Whether a timer will look at the receipts again.
     pub(super) receipts_pause: bool,
+    /// When its mark last went to the Journals.
+    pub(super) flushed: Option<Instant>,
     /// Events of this conversation that are not acknowledged.
     pub(super) in_flight: usize,
     /// Whether the conversation waits for a read, or is being read.
@@ -73,8 +75,6 @@ pub(super) struct Attached {
     pub(super) account_mark: i64,
     pub(super) confirm: Option<u64>,
     pub(super) flushing: bool,
-    /// When marks last went to the Journals.
-    pub(super) flushed: Option<Instant>,
     /// Whether the device has acknowledged its whole backlog.
     pub(super) caught_up: bool,
     pub(super) flush_set: bool,
@@ -91,7 +91,8 @@ pub(super) struct Attached {
     pub(super) read_size: usize,
 }
 
-/// Between writes of a device's marks, at least. The contract confirms an acknowledgement within a second.
+/// Between writes of a device's mark in one conversation, at least. The contract confirms an acknowledgement within a
+/// second.
 const MARKS_EVERY: Duration = Duration::from_millis(350);
 /// Messages of a first read, whose size nobody knows.
 pub(super) const READ_AT_ONCE: usize = 64;
@@ -214,14 +215,25 @@ impl Attached {
         place.mark = place.mark.max(up_to);
     }
 
-    /// After the first, marks are written at most this often: between once and twice [`MARKS_EVERY`], differently for each
-    /// connection, so that those that came together do not write together for ever.
-    pub(super) fn marks_every(&self) -> Duration {
-        MARKS_EVERY + MARKS_EVERY.mul_f64(f64::from(self.connection.0.as_fields().0 % 1024) / 1024.0)
+    /// How long the marks that wait may wait on for company: those of a steady stream, and only they, a moment that differs
+    /// for each connection, so that those that came together do not write together for ever.
+    pub(super) fn marks_wait(&self) -> Option<Duration> {
+        if self.account_mark > 0 {
+            return None;
+        }
+        let own = f64::from(self.connection.0.as_fields().0 % 1024) / 1024.0;
+        let every = MARKS_EVERY + MARKS_EVERY.mul_f64(own);
+        let flushed = self.marks.keys().map(|id| self.places.get(id).and_then(|place| place.flushed));
+        flushed.map(|at| every.checked_sub(at?.elapsed())).min().flatten()
     }
 
-    pub(super) fn has_marks(&self) -> bool {
-        !self.marks.is_empty() || self.account_mark > 0
+    /// Lets the marks that wait go at once.
+    pub(super) fn hurry(&mut self) {
+        for id in self.marks.keys() {
+            if let Some(place) = self.places.get_mut(id) {
+                place.flushed = None;
+            }
+        }
     }
 
     /// What was only passed over is marked when nothing of the conversation is in flight (rule D10).

@@ -43,9 +43,7 @@ impl Session {
         if device.flushing {
             return;
         }
-        if device.has_marks()
-            && let Some(wait) = device.flushed.and_then(|at| device.marks_every().checked_sub(at.elapsed()))
-        {
+        if let Some(wait) = device.marks_wait() {
             return self.flush_after(index, wait, ctx);
         }
         let marks = take_marks(device);
@@ -62,7 +60,11 @@ impl Session {
             device.push();
         }
         device.flushing = true;
-        device.flushed = Some(Instant::now());
+        for mark in &marks.delivered {
+            if let Some(place) = device.places.get_mut(&mark.conversation_id) {
+                place.flushed = Some(Instant::now());
+            }
+        }
         let connection = device.connection;
         let kept = marks.clone();
         let work = async move { node.raise(marks).await };
@@ -96,6 +98,7 @@ impl Session {
                 device.account_mark = device.account_mark.max(account.seen);
             }
             device.confirm = device.confirm.max(confirm);
+            device.hurry();
             ctx.run_later(RETRY_AFTER, move |session, ctx| {
                 if let Some(index) = session.place_of(connection) {
                     session.flush(index, ctx);
