@@ -234,6 +234,8 @@ impl Held {
     async fn blocks(&self, count: i64) {
         let begun = Instant::now();
         loop {
+            // Within a transaction, what was seen of others once is shown for ever.
+            self.0.batch_execute("SELECT pg_stat_clear_snapshot()").await.expect("forgotten");
             let text = "SELECT count(*) FROM pg_stat_activity \
                         WHERE datname = current_database() AND wait_event_type = 'Lock'";
             if self.0.query_one(text, &[]).await.expect("a count").get::<_, i64>(0) >= count {
