@@ -14,7 +14,9 @@ use crate::node::Node;
 use crate::tree::Vital;
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use sotto_protocol::{ConversationId, Timestamp};
-use sotto_schema::append::{AccountMark, Append, Appended, Batch, DeliveredMark, Outcome, Patience, Raised, ReadMark};
+use sotto_schema::append::{
+    AccountMark, Append, Appended, Batch, DeliveredMark, FEW, Outcome, Patience, Raised, ReadMark,
+};
 use sotto_schema::planted::{self, Bug};
 use sotto_schema::{JournalConnection, StoreError};
 use std::collections::{HashMap, VecDeque};
@@ -36,8 +38,8 @@ const MARKS_RIDE: Duration = Duration::from_millis(40);
 const MANY_MARKS: usize = 512;
 /// Marks alone wait so long for company.
 const MARKS_ALONE: Duration = Duration::from_millis(100);
-/// No more messages than this go beside a transaction: with more of them one batch costs less than two.
-const FEW: usize = 4;
+/// Marks that the side lane has had no turn for ride with whatever goes after so long.
+const MARKS_LATE: Duration = Duration::from_millis(200);
 /// So many messages are not much slower for the marks that ride with them.
 const MANY_WRITES: usize = 32;
 /// A message that has waited so long is answered and not written.
@@ -205,10 +207,14 @@ impl Journal {
         if self.main.connection.is_none() {
             return;
         }
-        let few = self.main.writes.len() < MANY_WRITES;
+        let has_turn = self.side.is_idle() || self.marks_written.elapsed() < MARKS_LATE;
+        let left_to_side = self.takes_two && self.main.writes.len() < MANY_WRITES && has_turn;
         let waits_for = if self.main.writes.is_empty() { MARKS_ALONE } else { MARKS_RIDE };
-        let rides = !(self.takes_two && few) && self.are_marks_due(waits_for, ctx);
+        let rides = !left_to_side && self.are_marks_due(waits_for, ctx);
         let marks = if rides { self.main.take_marks(MAX_MARKS) } else { Vec::new() };
+        if self.main.writes.is_empty() && marks.is_empty() {
+            return;
+        }
         let load = take(&mut self.main.writes, false, marks, Patience::Skip);
         self.launch(false, load, ctx);
     }
@@ -234,7 +240,7 @@ impl Journal {
         let load = if self.are_marks_due(MARKS_ALONE, ctx) {
             let marks = self.main.take_marks(MAX_MARKS);
             take(&mut VecDeque::new(), true, marks, Patience::Skip)
-        } else if self.main.connection.is_none() && self.main.writes.len() <= FEW {
+        } else if self.main.connection.is_none() && (1..=FEW).contains(&self.main.writes.len()) {
             self.take_beside()
         } else {
             return;

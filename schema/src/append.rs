@@ -8,6 +8,9 @@ use sotto_protocol::{ConversationId, DeviceId, MessageId, Seq, Timestamp, UserId
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+/// So many messages are written one by one faster than as a batch.
+pub const FEW: usize = 4;
+
 /// A message to be appended.
 #[derive(Clone, Debug)]
 pub struct Append {

@@ -1,12 +1,12 @@
 //! Batches of a few messages, each of which is tried on its own, and messages that do not wait for a transaction.
 
 use super::contention::{lock_head, waiting_for_locks};
-use super::{answer, assert_gapless, group, insist, log, store_of};
+use super::{answer, assert_gapless, group, insist, log, pipeline, store_of};
 use crate::support::database::{Kind, connect};
 use crate::support::node::TestNode;
 use crate::support::on_both;
 use crate::support::people::{Device, register, shared};
-use crate::support::wire::{PATIENCE, next_message};
+use crate::support::wire::{PATIENCE, ack, next_message};
 use sotto_client::protocol::message::{Kind as MessageKind, Sender};
 use sotto_client::protocol::{ConversationId, MessageId, Timestamp};
 use sotto_schema::Store;
@@ -155,4 +155,32 @@ async fn a_message_does_not_wait_for_a_transaction_of_others() {
     assert_eq!(log.len(), 4);
     let again = alices.request("send_message", &waits).await.unwrap();
     assert_eq!(answer(&mut alices, again).await.unwrap().seq, 50);
+}
+
+/// An acknowledgement is confirmed while the side lane waits for one lock after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marks_do_not_wait_for_what_is_held() {
+    let node = TestNode::start(Kind::Postgres).await;
+    let (alice, bob) = (register(&node, "alice").await, register(&node, "bob").await);
+    let free = group(&alice, &[&bob]).await;
+    let (mut alices, _) = alice.socket().await;
+    let (mut bobs, _) = bob.socket().await;
+    let own = connect(&node.store_url).await;
+    own.batch_execute("BEGIN").await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        let conversation = group(&alice, &[&bob]).await;
+        let text = format!("SELECT 1 FROM heads WHERE conversation_id = '{conversation}' FOR UPDATE");
+        own.query_one(&text, &[]).await.unwrap();
+        held.push(shared(conversation, "held"));
+    }
+    let look = connect(&node.store_url).await;
+    let sending = tokio::spawn(async move { pipeline(&mut alices, &held).await });
+    waiting_for_locks(&look, 1).await;
+    alice.rest.send_message(&shared(free, "free"), None).await.unwrap();
+    let (n, _) = next_message(&mut bobs).await;
+    ack(&mut bobs, n).await;
+    assert!(!sending.is_finished(), "the mark came after all that was held");
+    own.batch_execute("COMMIT").await.unwrap();
+    sending.await.unwrap();
 }

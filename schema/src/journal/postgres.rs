@@ -8,7 +8,7 @@
 //! first tried in one statement, [`LONE`], which writes where there is nothing to decide and else nothing.
 
 use crate::StoreError;
-use crate::append::{self, Append, Appended, Batch, Head, Known, Mark, MarkPlan, Outcome, Patience, Plan, Wake};
+use crate::append::{self, Append, Appended, Batch, FEW, Head, Known, Mark, MarkPlan, Outcome, Patience, Plan, Wake};
 use crate::postgres::{Connection, sql};
 use crate::types::{Moment, Uuid, Word};
 use diesel::QueryableByName;
@@ -19,9 +19,6 @@ use futures::future::join_all;
 use sotto_protocol::message::{Kind, Sender};
 use sotto_protocol::{ConversationId, DeviceId, MessageId, Timestamp, UserId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-
-/// Most messages of a batch that are tried in a statement each; with more of them the two functions cost less.
-const FEW: usize = 4;
 
 const LOOK: &str = "SELECT * FROM journal_look($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
