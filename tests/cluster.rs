@@ -167,6 +167,13 @@ impl Ear {
         Self { heard, say, connection: welcome.session_id.to_string(), task }
     }
 
+    /// Off without a word to the server; whatever was acknowledged is in what is returned.
+    async fn leave(mut self) -> Heard {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+        std::mem::take(&mut *self.heard.lock().expect("what was heard"))
+    }
+
     fn look<T>(&self, what: impl FnOnce(&Heard) -> T) -> T {
         what(&self.heard.lock().expect("what was heard"))
     }

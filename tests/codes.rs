@@ -35,6 +35,11 @@ fn limit(answer: &RawAnswer) -> Option<String> {
     }
 }
 
+/// The same of a server that may have more to do than it can: then it says so.
+fn limit_or_busy(answer: &RawAnswer) -> Option<String> {
+    if answer.status == 503 { Some("unavailable".to_owned()) } else { limit(answer) }
+}
+
 /// Addresses in networks of their own.
 fn address(number: usize) -> String {
     format!("10.{}.{}.7", number / 256 % 256, number % 256)
@@ -207,7 +212,7 @@ async fn attack(requests: usize) {
     for number in 0..requests {
         if wave.len() >= 64 {
             let answer: RawAnswer = wave.join_next().await.unwrap().unwrap();
-            match limit(&answer) {
+            match limit_or_busy(&answer) {
                 None => taken += 1,
                 Some(name) => *refused.entry(name).or_default() += 1,
             }
@@ -221,7 +226,7 @@ async fn attack(requests: usize) {
         });
     }
     while let Some(answer) = wave.join_next().await {
-        match limit(&answer.unwrap()) {
+        match limit_or_busy(&answer.unwrap()) {
             None => taken += 1,
             Some(name) => *refused.entry(name).or_default() += 1,
         }

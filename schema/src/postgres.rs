@@ -1,17 +1,15 @@
 //! PostgreSQL: connections, and the queries compiled for it.
 
+mod pools;
+
+use self::pools::{Lent, Pools};
 use crate::journal::Room;
 use crate::{Statement, StoreError, StoreSettings};
-use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-use thread_local::ThreadLocal;
 
 /// A connection to PostgreSQL.
 pub type Connection = diesel_async::AsyncPgConnection;
-type Manager = AsyncDieselConnectionManager<Connection>;
 
 /// SQL text for this database.
 #[must_use]
@@ -104,8 +102,6 @@ const LOCK_HEAD: &str = "SELECT last_seq FROM heads WHERE conversation_id = $1 F
 /// A node that is frozen or cut off in the middle of a transaction keeps what it has locked; after so long PostgreSQL
 /// ends the session, or nobody could write to those conversations until TCP gives up.
 const JOURNAL_IDLE: &str = "2s";
-/// The same for what runs beside the Journal.
-const POOL_IDLE: &str = "5s";
 
 /// Rows are always found by their keys. Plans are kept, and one that was made while a table was small must not read it from
 /// end to end when it has grown; nor are a thousand places of a device worth reading a table of millions for.
@@ -140,73 +136,6 @@ pub(crate) struct Database {
     pub(crate) room: Room,
 }
 
-/// The connections, parted among threads. Each is driven by the thread that opened it: whoever waits on another for its
-/// answers wakes two threads for every few KiB of them. What one thread does not use is there for the others.
-#[derive(Debug)]
-struct Pools {
-    pools: Vec<Pool>,
-    /// In the order in which threads came.
-    places: ThreadLocal<usize>,
-    next: AtomicUsize,
-}
-
-impl Pools {
-    fn new(url: &str, settings: &StoreSettings) -> Self {
-        Self {
-            pools: parts(settings).map(|size| Pool { pool: pool(url, size), size }).collect(),
-            places: ThreadLocal::new(),
-            next: AtomicUsize::new(0),
-        }
-    }
-
-    /// The calling thread's pool, or, while all of its connections are taken, one that has another. None to spare: its own.
-    fn nearest(&self) -> Option<&bb8::Pool<Manager>> {
-        let place = *self.places.get_or(|| self.next.fetch_add(1, Ordering::Relaxed));
-        let (before, after) = self.pools.split_at(place.checked_rem(self.pools.len())?);
-        let mut nearby = after.iter().chain(before);
-        nearby.clone().find(|pool| pool.has_room()).or_else(|| nearby.next()).map(|pool| &pool.pool)
-    }
-}
-
-#[derive(Debug)]
-struct Pool {
-    pool: bb8::Pool<Manager>,
-    size: u32,
-}
-
-impl Pool {
-    fn has_room(&self) -> bool {
-        let state = self.pool.state();
-        state.idle_connections > 0 || state.connections < self.size
-    }
-}
-
-/// The connections of each pool: as many pools as there are threads, unless that leaves less than two for each.
-fn parts(settings: &StoreSettings) -> impl Iterator<Item = u32> {
-    let connections = settings.read_connections.max(1);
-    let count = settings.threads.clamp(1, (connections / 2).max(1));
-    (0..count).map(move |place| connections / count + u32::from(place < connections % count))
-}
-
-fn pool(url: &str, size: u32) -> bb8::Pool<Manager> {
-    let mut config = ManagerConfig::default();
-    config.recycling_method = RecyclingMethod::Fast;
-    config.custom_setup = Box::new(|url| {
-        let url = url.to_owned();
-        Box::pin(async move {
-            let mut connection = Connection::establish(&url).await?;
-            let set = format!("SET idle_in_transaction_session_timeout = '{POOL_IDLE}'; {BY_KEY}");
-            connection.batch_execute(&set).await.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
-            Ok(connection)
-        })
-    });
-    bb8::Pool::builder()
-        .max_size(size)
-        .connection_timeout(Duration::from_secs(4))
-        .test_on_check_out(false)
-        .build_unchecked(Manager::new_with_config(url, config))
-}
-
 impl Database {
     pub(crate) async fn open(url: &str, settings: &StoreSettings) -> Result<Self, StoreError> {
         let url = with_patience(url);
@@ -216,12 +145,11 @@ impl Database {
         Ok(database)
     }
 
-    pub(crate) async fn read(&self) -> Result<bb8::PooledConnection<'static, Manager>, StoreError> {
-        let pool = self.pools.nearest().ok_or_else(|| StoreError::Unavailable("there is no pool".to_owned()))?;
-        pool.get_owned().await.map_err(|error| StoreError::Unavailable(error.to_string()))
+    pub(crate) async fn read(&self) -> Result<Lent, StoreError> {
+        self.pools.get().await
     }
 
-    pub(crate) async fn write(&self) -> Result<bb8::PooledConnection<'static, Manager>, StoreError> {
+    pub(crate) async fn write(&self) -> Result<Lent, StoreError> {
         self.read().await
     }
 
@@ -245,38 +173,6 @@ impl Database {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn connections_are_parted_and_none_is_added() {
-        for (read_connections, threads, expected) in
-            [(8, 3, vec![3, 3, 2]), (8, 1, vec![8]), (8, 17, vec![2, 2, 2, 2]), (3, 2, vec![3]), (1, 3, vec![1])]
-        {
-            assert_eq!(parts(&StoreSettings { read_connections, threads }).collect::<Vec<_>>(), expected);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_thread_keeps_its_pool_and_others_have_others() {
-        let settings = StoreSettings { read_connections: 6, threads: 3 };
-        let pools = Pools::new("postgres://nobody@127.0.0.1:1/none", &settings);
-        let place = || std::ptr::from_ref(pools.nearest().unwrap()).addr();
-        let all = std::sync::Barrier::new(2);
-        // A thread that has ended leaves its place to the next: both live.
-        let other = || {
-            let place = place();
-            all.wait();
-            place
-        };
-        let mut seen = vec![place()];
-        assert_eq!(place(), seen[0]);
-        std::thread::scope(|scope| {
-            let others = [scope.spawn(other), scope.spawn(other)];
-            seen.extend(others.map(|thread| thread.join().unwrap()));
-        });
-        seen.sort_unstable();
-        seen.dedup();
-        assert_eq!(seen.len(), 3);
-    }
 
     #[test]
     fn patience_is_added_where_the_url_says_nothing() {

@@ -35,20 +35,17 @@ async fn a_reader_that_changes_nodes_misses_nothing() {
         let was_written = writing.is_finished();
         let stay = Duration::from_millis(40 + 53 * u64::try_from(lives).unwrap() % 260);
         tokio::time::sleep(stay).await;
-        ear.is_in_order();
-        // Off without a word.
-        let came = ear.look(|heard| {
-            let first = heard.messages.first().map(|message| message.seq);
-            assert!(first.is_none_or(|first| first > confirmed), "{first:?} was confirmed up to {confirmed}");
-            let own: Vec<_> = heard.messages.iter().map(|message| (message.seq, message.id)).collect();
-            // Not every number of this connection is a message: so many less were confirmed for certain.
-            let others = heard.frames.iter().filter(|(frame, _)| frame.n.is_some()).count() as u64;
-            let sure = usize::try_from(heard.acked.saturating_sub(others)).unwrap();
-            confirmed = sure.checked_sub(1).and_then(|last| own.get(last)).map_or(confirmed, |(seq, _)| *seq);
-            // All was written before this life began, and it found nothing any more.
-            is_over = was_written && heard.drained && heard.n == 0;
-            own
-        });
+        let heard = ear.leave().await;
+        assert!(heard.wrong.is_empty(), "{:?}", heard.wrong);
+        let came: Vec<_> = heard.messages.iter().map(|message| (message.seq, message.id)).collect();
+        let first = came.first().map(|(seq, _)| *seq);
+        assert!(first.is_none_or(|first| first > confirmed), "{first:?} was confirmed up to {confirmed}");
+        // Not every number of this connection is a message: so many less were confirmed for certain.
+        let others = heard.frames.iter().filter(|(frame, _)| frame.n.is_some()).count() as u64;
+        let sure = usize::try_from(heard.acked.saturating_sub(others)).unwrap();
+        confirmed = sure.checked_sub(1).and_then(|last| came.get(last)).map_or(confirmed, |(seq, _)| *seq);
+        // All was written before this life began, and it found nothing any more.
+        is_over = was_written && heard.drained && heard.n == 0;
         assert!(came.is_sorted());
         got.extend(came);
         lives += 1;

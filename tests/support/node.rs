@@ -6,9 +6,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 /// Where a node runs: on the loopback interface, unless something else is said.
 #[derive(Clone, Debug)]
@@ -35,7 +35,8 @@ pub struct TestNode {
     pub url: String,
     settings: Vec<(String, String)>,
     place: Place,
-    log: Arc<Mutex<String>>,
+    /// The node writes to it itself: what it logged before it answered is there when the answer is.
+    log: NamedTempFile,
     /// What a test expects to stand in the log at level WARN or above.
     expected: Vec<&'static str>,
 }
@@ -112,7 +113,7 @@ impl TestNode {
 
     /// What the node has logged.
     pub fn log(&self) -> String {
-        self.log.lock().expect("the log").clone()
+        read(&self.log)
     }
 
     /// Announces a line of the log: others at WARN or above fail the test.
@@ -169,13 +170,14 @@ async fn launch(
     settings: &[(String, String)],
     place: &Place,
     port: u16,
-) -> (Child, String, Arc<Mutex<String>>) {
+) -> (Child, String, NamedTempFile) {
     // The program that a bug can be planted in lies beside the other.
     let is_planted = settings.iter().any(|(key, _)| key == "PLANTED_BUG");
     let program = if is_planted { program().with_file_name("sotto-planted") } else { program() };
     let program = program.display().to_string();
     let mut words = place.prefix.iter().cloned().chain([program, "serve".to_owned()]);
     let mut command = Command::new(words.next().expect("a program"));
+    let log = NamedTempFile::with_prefix("sotto-test-log").expect("a file for the log");
     command
         .args(words)
         .env_clear()
@@ -188,17 +190,8 @@ async fn launch(
         .envs(settings.iter().map(|(key, value)| (key.as_str(), value.as_str())))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stderr(log.reopen().expect("a file for the log"));
     let mut child = command.spawn().expect("the server starts");
-    let log = Arc::new(Mutex::new(String::new()));
-    let (stderr, sink) = (child.stderr.take().expect("stderr"), Arc::clone(&log));
-    std::thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            let mut log = sink.lock().expect("the log");
-            log.push_str(&line);
-            log.push('\n');
-        }
-    });
     let stdout = child.stdout.take().expect("stdout");
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -211,8 +204,12 @@ async fn launch(
     let line = tokio::time::timeout(Duration::from_secs(30), receiver).await;
     let line = line.ok().and_then(Result::ok).unwrap_or_default();
     let url = line.trim().strip_prefix("listening on ");
-    let url = url.unwrap_or_else(|| panic!("the node did not start:\n{}", log.lock().expect("the log")));
+    let url = url.unwrap_or_else(|| panic!("the node did not start:\n{}", read(&log)));
     (child, url.to_owned(), log)
+}
+
+fn read(log: &NamedTempFile) -> String {
+    String::from_utf8_lossy(&std::fs::read(log).expect("the log")).into_owned()
 }
 
 /// Ids are text in logs and URLs; tests write them often.
