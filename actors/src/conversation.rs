@@ -58,13 +58,42 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 struct Request {
     ticket: u64,
     sender: Sender,
+    /// Its content is taken out when it is first handed over; what is checked stays.
     message: OutgoingMessage,
+    content: Option<Content>,
     limited: Option<Decision>,
     _permit: Permit,
     reply: Reply,
     /// Whether the database was asked for this very message since it came: only then it may be refused.
     looked_up: bool,
     tries: u32,
+}
+
+/// What a message carries and the server does not read, in one copy for the database and all readers.
+struct Content {
+    ciphertext: Option<Bytes>,
+    envelopes: Option<Bytes>,
+}
+
+impl Content {
+    /// Takes the content out of a message. The list of its envelopes' devices stays: it may have to be checked again.
+    fn take(message: &mut OutgoingMessage) -> Self {
+        let ciphertext = message.ciphertext.as_mut().map(|shared| std::mem::take(&mut shared.0).into());
+        let envelopes = message.envelopes.as_mut().map(|envelopes| {
+            let packed = PackedEnvelopes::pack(envelopes).0.into();
+            for envelope in envelopes {
+                std::mem::take(&mut envelope.ciphertext);
+            }
+            packed
+        });
+        Self { ciphertext, envelopes }
+    }
+}
+
+/// A send that the Journal has.
+struct InFlight {
+    request: Box<Request>,
+    append: Arc<Append>,
 }
 
 /// A read mark on its way.
@@ -88,8 +117,9 @@ pub struct Conversation {
     loading: bool,
     /// What is being read may be older than a change of the members: it is read again.
     outdated: bool,
-    waiting: VecDeque<Request>,
-    in_flight: HashMap<u64, Request>,
+    // A queue and a map keep the room that they once needed: of pointers, it is little.
+    waiting: VecDeque<Box<Request>>,
+    in_flight: HashMap<u64, InFlight>,
     in_flight_versions: (i64, i64),
     /// Whether some of it was checked against the device list.
     in_flight_listed: bool,
@@ -341,28 +371,28 @@ impl Conversation {
         // pass it by.
         self.in_flight_listed = device_versions.is_some() || (self.in_flight_listed && !self.in_flight.is_empty());
         let device_versions = self.in_flight_listed.then_some(state.device_versions);
-        let message = &mut request.message;
-        let envelopes = message.envelopes.as_ref().map(|envelopes| Bytes::from(PackedEnvelopes::pack(envelopes).0));
-        let append = Append {
+        let content = request.content.take().unwrap_or_else(|| Content::take(&mut request.message));
+        let message = &request.message;
+        let append = Arc::new(Append {
             conversation_id: self.id,
             message_id: message.message_id,
             sender: request.sender,
             kind: message.kind,
-            ciphertext: message.ciphertext.as_ref().map(|shared| Bytes::copy_from_slice(&shared.0)),
-            envelopes,
+            ciphertext: content.ciphertext,
+            envelopes: content.envelopes,
             reply_to: message.reply_to,
             client_seq: message.client_seq,
             expires_in: message.expires_in,
             membership_version: state.membership_version,
             device_versions,
             first_of_sender,
-        };
-        let write = Write { append, ticket: request.ticket, reply: reply.clone() };
+        });
+        let write = Write { append: Arc::clone(&append), ticket: request.ticket, reply: reply.clone() };
         if tell(&self.journal, write).is_err() {
             request.reply.send(Err(busy()));
             return;
         }
-        self.in_flight.insert(request.ticket, request);
+        self.in_flight.insert(request.ticket, InFlight { request, append });
     }
 
     /// Tells the nodes where other members may be what was committed here.
@@ -397,13 +427,13 @@ impl Conversation {
         }
     }
 
-    fn stored(&mut self, request: Request, seq: Seq, at: Timestamp) {
-        self.remember(request.message.message_id, request.sender.user_id, seq, at);
-        request.reply.send(Ok(self.sent(request.message.message_id, seq, at, false)));
+    fn stored(&mut self, reply: Reply, append: &Append, seq: Seq, at: Timestamp) {
+        self.remember(append.message_id, append.sender.user_id, seq, at);
+        reply.send(Ok(self.sent(append.message_id, seq, at, false)));
         metrics::counter!("sotto_messages_total").increment(1);
         if let Some(state) = &mut self.state {
             state.last_seq = state.last_seq.max(seq);
-            if let Some(member) = state.members.get_mut(&request.sender.user_id) {
+            if let Some(member) = state.members.get_mut(&append.sender.user_id) {
                 member.has_sent = true;
             }
         }
@@ -413,7 +443,7 @@ impl Conversation {
             self.untold.0 = self.untold.0.max(seq);
             return self.keep(Wake { seq, receipts: 0, again: true });
         }
-        let row = row_of(self.id, request.sender, request.message, seq, at);
+        let row = row_of(append, seq, at);
         let delivery =
             Arc::new(Delivery { conversation_id: self.id, seq, row: Some(row), shared_text: OnceLock::new() });
         self.spread(&delivery);
@@ -469,7 +499,9 @@ impl Conversation {
     }
 
     /// A message came back because a version moved: it goes to its old place in the queue.
-    fn again(&mut self, mut request: Request) {
+    fn again(&mut self, mut request: Box<Request>, append: &Append) {
+        let (ciphertext, envelopes) = (append.ciphertext.clone(), append.envelopes.clone());
+        request.content = Some(Content { ciphertext, envelopes });
         request.tries += 1;
         if request.tries > MAX_TRIES {
             return request.reply.send(Err(busy()));
@@ -485,24 +517,20 @@ fn busy() -> Problem {
     Problem::unavailable("the message could not be confirmed; send it again with the same id")
 }
 
-fn row_of(id: ConversationId, sender: Sender, message: OutgoingMessage, seq: Seq, at: Timestamp) -> MessageRow {
-    let expires_at = message
-        .expires_in
-        .and_then(|seconds| u64::try_from(seconds).ok())
-        .map(|seconds| at.plus(Duration::from_secs(seconds)));
+fn row_of(append: &Append, seq: Seq, at: Timestamp) -> MessageRow {
     MessageRow {
-        conversation_id: id,
+        conversation_id: append.conversation_id,
         seq,
-        message_id: message.message_id,
-        sender_user: Some(sender.user_id),
-        sender_device: Some(sender.device_id),
-        kind: message.kind,
-        ciphertext: message.ciphertext.map(|shared| shared.0),
-        envelopes: message.envelopes.map(|envelopes| PackedEnvelopes::pack(&envelopes).0),
-        reply_to: message.reply_to,
-        client_seq: message.client_seq,
+        message_id: append.message_id,
+        sender_user: Some(append.sender.user_id),
+        sender_device: Some(append.sender.device_id),
+        kind: append.kind,
+        ciphertext: append.ciphertext.clone(),
+        envelopes: append.envelopes.clone(),
+        reply_to: append.reply_to,
+        client_seq: append.client_seq,
         system: None,
-        expires_at,
+        expires_at: append.expires_at(at),
         edited_at: None,
         deleted_at: None,
         created_at: at,
@@ -538,27 +566,28 @@ impl Handler<Send> for Conversation {
             return send.reply.send(Err(busy()));
         }
         self.next_ticket += 1;
-        self.waiting.push_back(Request {
+        self.waiting.push_back(Box::new(Request {
             ticket: self.next_ticket,
             sender: send.sender,
             message: send.message,
+            content: None,
             limited: send.limited,
             _permit: send.permit,
             reply: send.reply,
             looked_up: false,
             tries: 0,
-        });
+        }));
         self.advance(ctx);
     }
 }
 
 impl StreamHandler<Written> for Conversation {
     fn handle(&mut self, written: Written, ctx: &mut Self::Context) {
-        let Some(request) = self.in_flight.remove(&written.ticket) else {
+        let Some(InFlight { request, append }) = self.in_flight.remove(&written.ticket) else {
             return;
         };
         match written.outcome {
-            Some(Appended::Stored { seq, at }) => self.stored(request, seq, at),
+            Some(Appended::Stored { seq, at }) => self.stored(request.reply, &append, seq, at),
             Some(Appended::Known { seq, at }) => {
                 self.remember(request.message.message_id, request.sender.user_id, seq, at);
                 self.node.limits().refund_message(request.sender.user_id);
@@ -569,7 +598,7 @@ impl StreamHandler<Written> for Conversation {
                 "another user has used this message id in the conversation",
             ))),
             Some(Appended::Missing) => request.reply.send(Err(Problem::not_found())),
-            Some(Appended::Stale) => self.again(request),
+            Some(Appended::Stale) => self.again(request, &append),
             Some(Appended::Locked) | None => request.reply.send(Err(busy())),
         }
         if self.state.is_none() && self.wake.is_some() {

@@ -62,7 +62,7 @@ pub struct Written {
 #[rtype(result = "()")]
 pub struct Write {
     /// The message.
-    pub append: Append,
+    pub append: Arc<Append>,
     /// The conversation's number for it.
     pub ticket: u64,
     /// Where the outcome goes.
@@ -158,6 +158,8 @@ pub struct Journal {
     side: Lane,
     /// Conversations of the transaction that the main lane is busy with.
     away: Vec<ConversationId>,
+    /// When its last transaction ended, if more waited: from then on nothing but the Journal has held that up.
+    main_ended: Option<Instant>,
     /// Conversations whose messages go by the side lane, with how many are there.
     aside: HashMap<ConversationId, usize>,
     /// Whether two transactions may be under way at once.
@@ -179,6 +181,7 @@ impl Journal {
             main: Lane::new(connection()),
             side: Lane::new(connection()),
             away: Vec::new(),
+            main_ended: None,
             aside: HashMap::new(),
             takes_two: node.store().takes_two_writers(),
             marks_away: false,
@@ -302,11 +305,20 @@ impl Journal {
         let begun = Instant::now();
         let work = write(connection, load);
         ctx.spawn(work.into_actor(self).map(move |done, journal, ctx| {
-            if !side && !journal.main.writes.is_empty() {
-                journal.node.pressure().note(done.load.writes.len(), begun.elapsed());
+            if !side {
+                journal.note(done.load.writes.len(), begun);
             }
             journal.finish(side, done, ctx);
         }));
+    }
+
+    /// Tells how fast the main lane is while more waits than it takes.
+    fn note(&mut self, written: usize, begun: Instant) {
+        let more = !self.main.writes.is_empty();
+        let since = std::mem::replace(&mut self.main_ended, more.then(Instant::now)).unwrap_or(begun);
+        if more {
+            self.node.pressure().note(written, since.elapsed());
+        }
     }
 
     fn finish(&mut self, side: bool, done: Done, ctx: &mut Context<Self>) {
@@ -352,14 +364,11 @@ impl Journal {
 
     /// What follows in a conversation that went aside goes there too, so that its order stays.
     fn move_aside(&mut self) {
-        if self.aside.is_empty() {
+        let goes = |waiting: &Waiting| self.aside.contains_key(&waiting.write.append.conversation_id);
+        if self.aside.is_empty() || !self.main.writes.iter().any(goes) {
             return;
         }
-        let (aside, stay): (Vec<_>, Vec<_>) = self
-            .main
-            .writes
-            .drain(..)
-            .partition(|waiting| self.aside.contains_key(&waiting.write.append.conversation_id));
+        let (aside, stay): (Vec<_>, Vec<_>) = self.main.writes.drain(..).partition(goes);
         self.main.writes = stay.into();
         for waiting in aside {
             *self.aside.entry(waiting.write.append.conversation_id).or_default() += 1;
@@ -390,7 +399,7 @@ fn take(queue: &mut VecDeque<Waiting>, side: bool, marks: Vec<Raise>, patience: 
     let mut writes = Vec::new();
     let mut bytes = 0;
     let only = queue.front().map(|first| first.write.append.conversation_id);
-    let mut rest = VecDeque::new();
+    let mut passed_by = Vec::new();
     let mut late = Vec::new();
     let too_old = if side { TOO_OLD_ASIDE } else { TOO_OLD };
     while let Some(waiting) = queue.pop_front() {
@@ -402,19 +411,21 @@ fn take(queue: &mut VecDeque<Waiting>, side: bool, marks: Vec<Raise>, patience: 
             continue;
         }
         if side && Some(append.conversation_id) != only {
-            rest.push_back(waiting);
+            passed_by.push(waiting);
             continue;
         }
         bytes += append.ciphertext.as_ref().map_or(0, bytes::Bytes::len)
             + append.envelopes.as_ref().map_or(0, bytes::Bytes::len);
         if !writes.is_empty() && (writes.len() >= MAX_APPENDS || bytes > MAX_BYTES) {
-            rest.push_back(waiting);
+            passed_by.push(waiting);
             break;
         }
         writes.push(waiting);
     }
-    rest.append(queue);
-    *queue = rest;
+    // The rest of the queue, which may be long, stays where it is.
+    for waiting in passed_by.into_iter().rev() {
+        queue.push_front(waiting);
+    }
     let batch = Arc::new(batch_of(&writes, &marks));
     Load { batch, patience, writes, marks, late }
 }
@@ -422,7 +433,7 @@ fn take(queue: &mut VecDeque<Waiting>, side: bool, marks: Vec<Raise>, patience: 
 fn batch_of(writes: &[Waiting], marks: &[Raise]) -> Batch {
     let all = || marks.iter().map(|raise| &raise.marks);
     Batch {
-        appends: writes.iter().map(|waiting| waiting.write.append.clone()).collect(),
+        appends: writes.iter().map(|waiting| Arc::clone(&waiting.write.append)).collect(),
         delivered: all().flat_map(|marks| marks.delivered.iter().cloned()).collect(),
         reads: all().flat_map(|marks| marks.reads.iter().cloned()).collect(),
         accounts: all().flat_map(|marks| marks.accounts.iter().cloned()).collect(),

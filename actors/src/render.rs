@@ -200,7 +200,7 @@ mod tests {
                         kind,
                         ciphertext: bytes.into(),
                     };
-                    PackedEnvelopes::pack(&[envelope]).0
+                    PackedEnvelopes::pack(&[envelope]).0.into()
                 });
                 MessageRow {
                     conversation_id: ConversationId(home),

@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// How much is read from a socket in one go, in bytes.
-const SCRATCH_BYTES: usize = 64 * 1024;
+const SCRATCH_BYTES: usize = 16 * 1024;
 
 /// A message buffer grows by at least this much, in bytes, so that long frames are not copied too often; it never
 /// grows to the length that a frame merely announces.
@@ -163,7 +163,7 @@ impl Default for Scratch {
 }
 
 impl Scratch {
-    /// A buffer of 64 KiB.
+    /// A buffer of 16 KiB.
     #[must_use]
     pub fn new() -> Self {
         Self(vec![0; SCRATCH_BYTES].into_boxed_slice())

@@ -5,7 +5,9 @@ use crate::planted::{self, Bug};
 use bytes::Bytes;
 use sotto_protocol::message::{Kind, Sender};
 use sotto_protocol::{ConversationId, DeviceId, MessageId, Seq, Timestamp, UserId};
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// So many messages are written one by one faster than as a batch.
@@ -132,7 +134,7 @@ pub struct AccountMark {
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Messages, in the order of their arrival.
-    pub appends: Vec<Append>,
+    pub appends: Vec<Arc<Append>>,
     /// Delivered marks.
     pub delivered: Vec<DeliveredMark>,
     /// Read marks.
@@ -288,13 +290,13 @@ pub(crate) struct Plan {
 /// Rule D11, step 3 and 4: drop what is known, doubles and mismatched versions; number the rest.
 /// Numbers are given last, so that whatever is dropped leaves no hole.
 pub(crate) fn plan(
-    appends: &[Append],
+    appends: &[impl Borrow<Append>],
     heads: &HashMap<ConversationId, Head>,
     mut known: HashMap<(ConversationId, MessageId), Known>,
     now: Timestamp,
 ) -> Plan {
     let mut plan = Plan::default();
-    for (index, append) in appends.iter().enumerate() {
+    for (index, append) in appends.iter().map(Borrow::borrow).enumerate() {
         let name = (append.conversation_id, append.message_id);
         let earlier = known.get(&name).filter(|_| !planted::is(Bug::NoDedupe));
         let outcome = match (earlier, heads.get(&append.conversation_id)) {

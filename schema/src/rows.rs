@@ -16,7 +16,8 @@ pub mod seed;
 pub mod sign_in;
 pub mod trail;
 
-use crate::types::{Json, Moment, Uuid, Word};
+use crate::types::{Json, Moment, Octets, Uuid, Word};
+use bytes::Bytes;
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use sotto_protocol::conversation::{ConversationType, Role};
@@ -85,10 +86,10 @@ pub struct MessageRow {
     pub sender_device: Option<DeviceId>,
     #[diesel(sql_type = Word)]
     pub kind: Kind,
-    #[diesel(sql_type = Nullable<Binary>)]
-    pub ciphertext: Option<Vec<u8>>,
-    #[diesel(sql_type = Nullable<Binary>)]
-    pub envelopes: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Binary>, deserialize_as = Octets)]
+    pub ciphertext: Option<Bytes>,
+    #[diesel(sql_type = Nullable<Binary>, deserialize_as = Octets)]
+    pub envelopes: Option<Bytes>,
     #[diesel(sql_type = Nullable<Uuid>)]
     pub reply_to: Option<MessageId>,
     #[diesel(sql_type = Nullable<BigInt>)]
@@ -109,7 +110,7 @@ impl MessageRow {
     /// Bytes of what the row carries and the server does not read.
     #[must_use]
     pub fn content_size(&self) -> usize {
-        self.ciphertext.as_ref().map_or(0, Vec::len) + self.envelopes.as_ref().map_or(0, Vec::len)
+        self.ciphertext.as_ref().map_or(0, Bytes::len) + self.envelopes.as_ref().map_or(0, Bytes::len)
     }
 
     /// What a device gets of the content, with the type of its envelope. Nothing of an expired message or a deleted one.
@@ -173,7 +174,7 @@ impl MessageRow {
     #[must_use]
     pub fn wire_size(&self) -> usize {
         let body = self.ciphertext.as_ref().or(self.envelopes.as_ref());
-        600 + body.map_or(0, Vec::len) * 4 / 3
+        600 + body.map_or(0, Bytes::len) * 4 / 3
     }
 }
 

@@ -1,12 +1,14 @@
 //! SQL types with a native form on each database, and the mapping of the contract's types to them.
 
 use crate::device_link::Stage;
-use diesel::deserialize::{self, FromSql};
+use bytes::Bytes;
+use diesel::backend::Backend;
+use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::internal::derives::as_expression::Bound;
 use diesel::pg::{Pg, PgValue};
 use diesel::query_builder::QueryId;
 use diesel::serialize::{self, IsNull, Output, ToSql};
-use diesel::sql_types::{Binary, SqlType};
+use diesel::sql_types::{Binary, Nullable, SqlType};
 use diesel::sqlite::{Sqlite, SqliteValue};
 use sotto_protocol::auth::{Platform, Purpose};
 use sotto_protocol::conversation::{ConversationType, Role};
@@ -181,3 +183,27 @@ word_columns!(
     Purpose => parse_purpose,
     Stage => Stage::parse,
 );
+
+/// Bytes as they are handed on to many without a copy.
+#[derive(Debug, FromSqlRow)]
+pub(crate) struct Octets(Option<Bytes>);
+
+impl From<Octets> for Option<Bytes> {
+    fn from(octets: Octets) -> Self {
+        octets.0
+    }
+}
+
+impl<DB> FromSql<Nullable<Binary>, DB> for Octets
+where
+    DB: Backend,
+    Vec<u8>: FromSql<Binary, DB>,
+{
+    fn from_sql(bytes: DB::RawValue<'_>) -> deserialize::Result<Self> {
+        Ok(Self(Some(Vec::from_sql(bytes)?.into())))
+    }
+
+    fn from_nullable_sql(bytes: Option<DB::RawValue<'_>>) -> deserialize::Result<Self> {
+        bytes.map_or(Ok(Self(None)), Self::from_sql)
+    }
+}

@@ -48,9 +48,9 @@ pub(super) async fn what_is_stored(story: &mut Story, world: &World) -> Result<(
 /// For how many devices a row is, how many bytes all ciphertexts have, and the first of them.
 fn ciphertext(world: &World, row: &MessageRow) -> (String, usize, Vec<u8>) {
     if let Some(shared) = &row.ciphertext {
-        return ("all".to_owned(), shared.len(), shared.clone());
+        return ("all".to_owned(), shared.len(), shared.to_vec());
     }
-    let packed = PackedEnvelopes(row.envelopes.clone().unwrap_or_default());
+    let packed = PackedEnvelopes(row.envelopes.clone().unwrap_or_default().into());
     let devices = world.devices();
     let own: Vec<&[u8]> =
         devices.iter().filter_map(|device| packed.find(device.client.device_id())).map(|(_, bytes)| bytes).collect();

@@ -34,7 +34,7 @@ async fn append(store: &Store, conversation: ConversationId, from: &Device) -> A
 }
 
 async fn write(store: &Store, appends: Vec<Append>) -> Vec<Appended> {
-    let batch = Batch { appends, ..Batch::default() };
+    let batch = Batch { appends: appends.into_iter().map(Arc::new).collect(), ..Batch::default() };
     store.journal().write(Arc::new(batch), Patience::Skip, Timestamp::now()).await.unwrap().appended
 }
 

@@ -5,6 +5,7 @@
 
 use crate::registry::Incarnation;
 use crate::session::Delivery;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sotto_protocol::event::{KeyKind, KeysLow};
 use sotto_protocol::message::Kind;
@@ -171,8 +172,8 @@ impl Payload {
             sender_user: row.sender_user,
             sender_device: row.sender_device,
             kind: row.kind,
-            ciphertext: row.ciphertext.clone(),
-            envelopes: row.envelopes.clone(),
+            ciphertext: row.ciphertext.as_deref().map(<[u8]>::to_vec),
+            envelopes: row.envelopes.as_deref().map(<[u8]>::to_vec),
             reply_to: row.reply_to,
             client_seq: row.client_seq,
             expires_at: row.expires_at.map(Timestamp::as_micros),
@@ -188,8 +189,8 @@ impl Payload {
             sender_user: self.sender_user,
             sender_device: self.sender_device,
             kind: self.kind,
-            ciphertext: self.ciphertext,
-            envelopes: self.envelopes,
+            ciphertext: self.ciphertext.map(Bytes::from),
+            envelopes: self.envelopes.map(Bytes::from),
             reply_to: self.reply_to,
             client_seq: self.client_seq,
             system: None,

@@ -19,6 +19,7 @@ use futures::future::join_all;
 use sotto_protocol::message::{Kind, Sender};
 use sotto_protocol::{ConversationId, DeviceId, MessageId, Timestamp, UserId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 const LOOK: &str = "SELECT * FROM journal_look($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
@@ -243,7 +244,7 @@ fn has_little_to_decide(batch: &Batch, patience: Patience) -> bool {
 /// Tries [`LONE`] for each, in one round trip. All `None`: nothing was written.
 async fn in_one_transaction(
     connection: &Connection,
-    few: &[Append],
+    few: &[Arc<Append>],
     now: Timestamp,
 ) -> Result<Vec<Option<i64>>, StoreError> {
     let all = join_all(few.iter().map(|append| stored_alone(connection, append, now)));
@@ -367,7 +368,7 @@ async fn keep(
         };
     }
     let rows: Vec<(&Append, i64)> =
-        plan.rows.iter().filter_map(|(index, seq)| Some((batch.appends.get(*index)?, *seq))).collect();
+        plan.rows.iter().filter_map(|(index, seq)| Some((batch.appends.get(*index)?.as_ref(), *seq))).collect();
     let mut first: BTreeMap<(ConversationId, UserId), i64> = BTreeMap::new();
     for (append, seq) in rows.iter().filter(|(append, _)| append.first_of_sender) {
         first.entry((append.conversation_id, append.sender.user_id)).or_insert(*seq);
