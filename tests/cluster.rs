@@ -4,6 +4,7 @@
 mod across;
 mod apart;
 mod append;
+mod early;
 mod gate;
 mod groups;
 mod letters;

@@ -27,7 +27,7 @@ use sotto_schema::append::{Append, Appended, ReadMark};
 use sotto_schema::planted::{self, Bug};
 use sotto_schema::rows::{ConversationState, MessageRow};
 use sotto_schema::{PackedEnvelopes, StoreError};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -117,9 +117,9 @@ pub struct Conversation {
     loading: bool,
     /// What is being read may be older than a change of the members: it is read again.
     outdated: bool,
-    // A queue and a map keep the room that they once needed: of pointers, it is little.
+    // A queue keeps the room that it once needed: of pointers, it is little.
     waiting: VecDeque<Box<Request>>,
-    in_flight: HashMap<u64, InFlight>,
+    in_flight: BTreeMap<u64, InFlight>,
     in_flight_versions: (i64, i64),
     /// Whether some of it was checked against the device list.
     in_flight_listed: bool,
@@ -134,6 +134,8 @@ pub struct Conversation {
     receipts_ahead: (i64, i64),
     /// News that came before the members were known.
     wake: Option<Wake>,
+    /// Numbers that were heard of while sends up to a ticket were in flight.
+    early: VecDeque<(Seq, u64)>,
     /// What was committed here before the members were known, to be told to other nodes: number and receipt.
     untold: (Seq, i64),
     typing: Option<TypingSignal>,
@@ -163,7 +165,7 @@ impl Conversation {
             loading: false,
             outdated: false,
             waiting: VecDeque::new(),
-            in_flight: HashMap::new(),
+            in_flight: BTreeMap::new(),
             in_flight_versions: (0, 0),
             in_flight_listed: false,
             next_ticket: 0,
@@ -174,6 +176,7 @@ impl Conversation {
             told_receipts: 0,
             receipts_ahead: (0, 0),
             wake: None,
+            early: VecDeque::new(),
             untold: (0, 0),
             typing: None,
             reads: Vec::new(),
@@ -601,6 +604,7 @@ impl StreamHandler<Written> for Conversation {
             Some(Appended::Stale) => self.again(request, &append),
             Some(Appended::Locked) | None => request.reply.send(Err(busy())),
         }
+        self.tell_early();
         if self.state.is_none() && self.wake.is_some() {
             self.look(ctx);
         }
@@ -612,6 +616,7 @@ impl Handler<Wake> for Conversation {
     type Result = ();
 
     fn handle(&mut self, wake: Wake, ctx: &mut Self::Context) {
+        let wake = self.hold_early(wake);
         if self.state.is_some() {
             return self.spread_wake(wake);
         }

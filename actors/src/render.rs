@@ -209,7 +209,7 @@ mod tests {
                     sender_user: from.map(|_| UserId(user)),
                     sender_device: from.map(|is_reader| if is_reader { reader } else { DeviceId(device) }),
                     kind,
-                    ciphertext,
+                    ciphertext: ciphertext.map(Into::into),
                     envelopes,
                     reply_to: reply_to.map(|id| MessageId(Uuid::from_u128(id))),
                     client_seq,

@@ -243,6 +243,12 @@ impl Session {
         let (known, after, up_to) = (place.known, place.sent, place.head);
         let read_size = device.read_size;
         let (receipts_sent, receipts_head) = (place.receipts_sent, place.receipts_head);
+        let what = match known {
+            false => "place",
+            true if after < up_to => "messages",
+            true => "receipts",
+        };
+        metrics::counter!("sotto_reads_total", "what" => what).increment(1);
         let work = async move {
             if !known {
                 return Ok(Read::Place(conversation, store.place(user, device_id, conversation).await?));

@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep};
 use crate::socket::{Incoming, Scratch, Socket};
 
 /// Messages that one socket may bring before others of its thread get their turn.
-const MESSAGES_PER_TURN: usize = 32;
+const MESSAGES_PER_TURN: usize = 8;
 
 /// How long a driver waits for its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

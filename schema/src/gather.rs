@@ -4,17 +4,14 @@
 //! goes out together, so that a storm costs a statement per handful of devices and not one per device. It is the
 //! Journal's way, for what is read or noted on arrival.
 //!
-//! *Bounds:* a run takes [`MOST`] keys; as many runs as there are lanes go at the same time. What waits is bounded by who
-//! asks: a connection has one question at a time.
+//! *Bounds:* a run takes so many keys, and so many runs, as many as there are lanes, go at the same time. What waits is
+//! bounded by who asks: a connection has one question at a time.
 
 use crate::StoreError;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
-
-/// Keys of one run.
-const MOST: usize = 64;
 
 type Answer<V> = Result<Option<V>, StoreError>;
 
@@ -27,6 +24,8 @@ struct Waiting<K, Q, V> {
 struct State<K, Q, V> {
     waiting: Vec<Waiting<K, Q, V>>,
     lanes: usize,
+    /// Keys of one run.
+    most: usize,
 }
 
 /// Questions `Q` about keys `K`, answered by values `V`. Clones share what waits.
@@ -50,9 +49,9 @@ where
     Q: Send + 'static,
     V: Send + 'static,
 {
-    /// With so many runs at the same time.
-    pub(crate) fn new(lanes: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { waiting: Vec::new(), lanes })))
+    /// With so many runs at the same time, and so many keys in each at most.
+    pub(crate) fn new(lanes: usize, most: usize) -> Self {
+        Self(Arc::new(Mutex::new(State { waiting: Vec::new(), lanes, most })))
     }
 
     /// Asks, alone or with others. A key is never twice in one run: the later question has the next one. `run` answers
@@ -110,7 +109,7 @@ where
             let mut taken = HashSet::new();
             let (mut questions, mut answers, mut rest) = (Vec::new(), Vec::new(), Vec::new());
             for waiting in std::mem::take(&mut state.waiting) {
-                if questions.len() < MOST && taken.insert(waiting.key) {
+                if questions.len() < state.most && taken.insert(waiting.key) {
                     questions.push((waiting.key, waiting.question));
                     answers.push((waiting.key, waiting.answer));
                 } else {
@@ -170,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_while_a_run_goes_on_shares_the_next() {
-        let (slow, gather) = (Slow::default(), Gather::new(1));
+        let (slow, gather) = (Slow::default(), Gather::new(1, 64));
         let all: Vec<_> = (1..=50).map(|key| tokio::spawn(slow.ask(&gather, key, i64::from(key)))).collect();
         for (key, answer) in (1..=50).zip(all) {
             assert_eq!(answer.await.unwrap().unwrap(), Some(key * 10));
@@ -182,7 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_key_is_never_twice_in_a_run_and_each_question_gets_its_own_answer() {
-        let (slow, gather) = (Slow::default(), Gather::new(2));
+        let (slow, gather) = (Slow::default(), Gather::new(2, 64));
         let all: Vec<_> = (1..=6).map(|question| tokio::spawn(slow.ask(&gather, 7, question))).collect();
         for (question, answer) in (1..=6).zip(all) {
             assert_eq!(answer.await.unwrap().unwrap(), Some(question * 10));
@@ -192,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_run_answers_all_who_asked_and_the_next_goes_on() {
-        let (slow, gather) = (Slow::default(), Gather::new(1));
+        let (slow, gather) = (Slow::default(), Gather::new(1, 64));
         let first = tokio::spawn(slow.ask(&gather, 1, 1));
         while slow.runs.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
@@ -207,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_asked_is_carried_through_without_its_caller() {
-        let (slow, gather) = (Slow::default(), Gather::new(1));
+        let (slow, gather) = (Slow::default(), Gather::new(1, 64));
         let ask = tokio::time::timeout(Duration::from_millis(1), slow.ask(&gather, 1, 1)).await;
         assert!(ask.is_err());
         assert_eq!(slow.ask(&gather, 1, 2).await.unwrap(), Some(20));

@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// A connection to PostgreSQL.
 pub type Connection = diesel_async::AsyncPgConnection;
 
+/// A connection that takes several questions at once, and answers them in their order.
+pub type Shared<'a> = &'a Connection;
+
 /// SQL text for this database.
 #[must_use]
 pub fn sql(text: &'static str) -> Statement {

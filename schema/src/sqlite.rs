@@ -15,6 +15,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 pub type Connection = SyncConnectionWrapper<diesel::SqliteConnection>;
 type Manager = AsyncDieselConnectionManager<Connection>;
 
+/// A connection that takes several questions at once where the database can: this one cannot.
+pub type Shared<'a> = &'a mut Connection;
+
 /// SQL text for this database: `?1` is SQLite's form of a numbered parameter.
 #[must_use]
 pub fn sql(text: &'static str) -> Statement {

@@ -44,6 +44,7 @@ impl Default for StoreSettings {
 pub struct Store {
     pub(crate) backend: Backend,
     gathered: arrivals::Gathered,
+    reads: sync::Reads,
 }
 
 #[derive(Clone, Debug)]
@@ -65,7 +66,7 @@ impl Store {
         } else {
             return Err(StoreError::Setting("store.url must start with sqlite: or postgres://".to_owned()));
         };
-        Ok(Self { backend, gathered: arrivals::Gathered::default() })
+        Ok(Self { backend, gathered: arrivals::Gathered::default(), reads: sync::Reads::default() })
     }
 
     /// `postgres` or `sqlite`, for logs and health.

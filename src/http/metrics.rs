@@ -67,6 +67,10 @@ fn describe() {
     describe_gauge!("sotto_conversations", "Conversations with an actor here");
     describe_counter!("sotto_messages_total", "Messages stored");
     describe_counter!("sotto_deliveries_total", "Durable events sent to devices");
+    describe_counter!(
+        "sotto_reads_total",
+        "Reads of the database for what a connected device has not got yet, by what they read"
+    );
     describe_counter!("sotto_batches_total", "Transactions of the journal");
     describe_counter!("sotto_batches_failed_total", "Transactions of the journal that failed");
     describe_histogram!("sotto_batch_size", Unit::Count, "Messages in a transaction of the journal");

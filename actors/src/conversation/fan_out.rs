@@ -34,6 +34,32 @@ impl Conversation {
         kept.again = true;
     }
 
+    /// Holds back a number that may be of what is in flight here. Its answer is on the way and tells sessions the message
+    /// itself; told by its number alone, each of them would read the database for it, and then again for all that comes
+    /// meanwhile.
+    pub(super) fn hold_early(&mut self, wake: Wake) -> Wake {
+        match self.in_flight.last_key_value() {
+            Some((last, _)) if wake.seq > self.told_seq && !wake.again => {
+                self.early.push_back((wake.seq, *last));
+                Wake { seq: 0, ..wake }
+            }
+            _ => wake,
+        }
+    }
+
+    /// Tells what was held back and did not come from here, once everything is answered that was in flight then.
+    pub(super) fn tell_early(&mut self) {
+        let first = self.in_flight.keys().next().copied().unwrap_or(u64::MAX);
+        while let Some((seq, _)) = self.early.pop_front_if(|(_, up_to)| *up_to < first) {
+            let wake = Wake { seq, receipts: 0, again: false };
+            if self.state.is_some() {
+                self.spread_wake(wake);
+            } else if seq > self.told_seq {
+                self.keep(wake);
+            }
+        }
+    }
+
     pub(super) fn spread_wake(&mut self, wake: Wake) {
         if wake.seq > self.told_seq || (wake.again && wake.seq > 0) {
             self.spread_to_former(if wake.again { 0 } else { self.told_seq });

@@ -1,6 +1,6 @@
 //! All queries, one file per table family. Compiled once per database: see the package's head.
 
-use super::{Connection, sql};
+use super::{Connection, Shared, sql};
 use crate::StoreError;
 
 // Where devices stand in conversations of their users: one text for all conversations of many devices, and for one of one.

@@ -10,7 +10,7 @@ use sotto_protocol::{ConversationId, DeviceId, Seq, UserId};
 
 /// Where a device stands in one conversation; `None`: its user never was a member.
 pub async fn place(
-    connection: &mut Connection,
+    mut connection: Shared<'_>,
     user: UserId,
     device: DeviceId,
     conversation: ConversationId,
@@ -25,7 +25,7 @@ pub async fn place(
     .bind::<Uuid, _>(user)
     .bind::<Uuid, _>(device)
     .bind::<Uuid, _>(conversation)
-    .get_result(connection)
+    .get_result(&mut connection)
     .await
     .optional()?)
 }
@@ -33,7 +33,7 @@ pub async fn place(
 /// The messages of a range that a user may see, ascending. The range decides what was covered:
 /// absent numbers are not waited for (rule D10).
 pub async fn messages(
-    connection: &mut Connection,
+    mut connection: Shared<'_>,
     conversation: ConversationId,
     user: UserId,
     after: Seq,
@@ -52,7 +52,7 @@ pub async fn messages(
     .bind::<BigInt, _>(up_to)
     .bind::<Uuid, _>(user)
     .bind::<BigInt, _>(limit)
-    .load(connection)
+    .load(&mut connection)
     .await?)
 }
 
@@ -60,7 +60,7 @@ pub async fn messages(
 /// delivered marks that cover messages of its user, and read marks that it did not set itself. In
 /// large conversations only those of its own user.
 pub async fn receipts(
-    connection: &mut Connection,
+    mut connection: Shared<'_>,
     conversation: ConversationId,
     user: UserId,
     device: DeviceId,
@@ -88,6 +88,6 @@ pub async fn receipts(
     .bind::<Uuid, _>(device)
     .bind::<BigInt, _>(i64::try_from(sotto_protocol::limits::MAX_MEMBERS_WITH_RECEIPTS).unwrap_or(50))
     .bind::<BigInt, _>(limit)
-    .load(connection)
+    .load(&mut connection)
     .await?)
 }

@@ -12,6 +12,8 @@ use uuid::Uuid;
 const READS: usize = 2;
 /// Writes of one kind that run at the same time.
 const WRITES: usize = 1;
+/// Devices, users or families of one run.
+const MOST: usize = 64;
 
 /// A device was heard of: at this address if that is told, unless that is known since a moment, at that moment.
 type Contact = (Option<String>, Timestamp, Timestamp);
@@ -30,12 +32,12 @@ pub(crate) struct Gathered {
 impl Default for Gathered {
     fn default() -> Self {
         Self {
-            sessions: Gather::new(READS),
-            confirmed: Gather::new(WRITES),
-            touched: Gather::new(WRITES),
-            claims: Gather::new(WRITES),
-            arrivals: Gather::new(READS),
-            peers: Gather::new(READS),
+            sessions: Gather::new(READS, MOST),
+            confirmed: Gather::new(WRITES, MOST),
+            touched: Gather::new(WRITES, MOST),
+            claims: Gather::new(WRITES, MOST),
+            arrivals: Gather::new(READS, MOST),
+            peers: Gather::new(READS, MOST),
         }
     }
 }
