@@ -378,6 +378,9 @@ fn end_head(answer: &mut Vec<u8>, headers: &[(HeaderName, HeaderValue)]) {
     answer.extend_from_slice(b"\r\n");
 }
 
+/// What an accept loop needs to let go of its sockets, and more.
+const LETS_GO: Duration = Duration::from_millis(20);
+
 /// Stops a listener. Clones stop the same one.
 #[derive(Debug, Clone)]
 pub struct ListenerHandle {
@@ -390,8 +393,10 @@ impl ListenerHandle {
     /// Accepts no connection any more: from now on they are refused by the kernel, so that clients go elsewhere at
     /// once. What is connected stays, and requests on it are served.
     pub async fn stop_accepting(&self) {
-        // The accept loop must let go first: it would report the closed sockets as errors.
+        // The accept loop must let go first: it would report the closed sockets as errors. The answer says that it was
+        // told so, not that it has.
         self.server.pause().await;
+        tokio::time::sleep(LETS_GO).await;
         for door in &*self.doors {
             if let Err(err) = socket2::SockRef::from(door).shutdown(Shutdown::Both)
                 && err.kind() != io::ErrorKind::NotConnected

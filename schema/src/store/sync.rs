@@ -69,7 +69,7 @@ macro_rules! together {
                                 Ok((question, queries::sync::$name(connection, $($arg),*).await?))
                             });
                             let found = join_all(all).await.into_iter().collect();
-                            metrics::histogram!("sotto_db_seconds", "query" => stringify!($name))
+                            metrics::histogram!("sotto_db_seconds", "query" => stringify!($alone))
                                 .record(began.elapsed().as_secs_f64());
                             found
                         }
