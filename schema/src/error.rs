@@ -47,6 +47,12 @@ impl StoreError {
         matches!(self, Self::Unavailable(text) if FULL.iter().any(|part| text.contains(part)))
     }
 
+    /// Whether a row that another one belongs to is not there, or not any more.
+    #[must_use]
+    pub const fn is_foreign_key_violation(&self) -> bool {
+        matches!(self, Self::Query(DieselError::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _)))
+    }
+
     /// Whether a unique key was violated.
     #[must_use]
     pub const fn is_unique_violation(&self) -> bool {

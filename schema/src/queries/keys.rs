@@ -175,6 +175,21 @@ pub async fn upload(
     signed_expires_at: Timestamp,
     now: Timestamp,
 ) -> Result<KeysStored, StoreError> {
+    match store_upload(connection, user, device, keys, signed_expires_at, now).await {
+        // It was removed since it was looked at.
+        Err(error) if error.is_foreign_key_violation() => Ok(KeysStored::NoDevice),
+        stored => stored,
+    }
+}
+
+async fn store_upload(
+    connection: &mut Connection,
+    user: UserId,
+    device: DeviceId,
+    keys: Keys,
+    signed_expires_at: Timestamp,
+    now: Timestamp,
+) -> Result<KeysStored, StoreError> {
     transaction!(connection, |connection| {
         let Some(stored) = identity(connection, device).await? else {
             return Ok(KeysStored::NoDevice);
