@@ -1,10 +1,16 @@
 //! The key directory on two nodes of one database.
 
+use crate::identity::one_time;
+use crate::support::database::{Kind, connect};
 use crate::support::node::TestNode;
 use crate::support::on_both;
 use crate::support::people::{register, second_device};
-use sotto_client::protocol::DeviceId;
+use crate::support::wire::PATIENCE;
+use sotto_client::Error;
+use sotto_client::protocol::keys::Keys;
+use sotto_client::protocol::{DeviceId, ErrorCode};
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 on_both! {
     async fn two_nodes_never_hand_out_the_same_key(database) {
@@ -45,4 +51,28 @@ on_both! {
         assert!(own[0].signed_prekey.is_none() && own[0].one_time_prekey.is_none());
         assert_eq!(tablet.rest.key_count().await.unwrap().one_time_prekeys, 18);
     }
+}
+
+/// The device is there when it is looked at, and gone when the keys are written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_a_device_that_is_just_being_removed_are_refused() {
+    let node = TestNode::start(Kind::Postgres).await;
+    let bob = register(&node, "bob").await;
+    let (own, look) = (connect(&node.store_url).await, connect(&node.store_url).await);
+    own.batch_execute(&format!("BEGIN; DELETE FROM devices WHERE id = '{}'", bob.device_id)).await.unwrap();
+    let rest = bob.at(&node);
+    let upload = Keys { one_time_prekeys: Some(one_time(5000..5001)), ..Keys::default() };
+    let uploading = tokio::spawn(async move { rest.put_keys(&upload).await });
+    let begun = Instant::now();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while look.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        assert!(begun.elapsed() < PATIENCE, "nobody waits");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    own.batch_execute("COMMIT").await.unwrap();
+    let refused = uploading.await.unwrap();
+    assert!(
+        matches!(&refused, Err(Error::Problem(problem)) if problem.code == ErrorCode::Unauthenticated),
+        "{refused:?}"
+    );
 }
