@@ -171,7 +171,7 @@ fn kyber(fill: u8) -> Vec<u8> {
     key
 }
 
-pub fn one_time(ids: std::ops::Range<i64>) -> Vec<OneTimeKey> {
+fn one_time(ids: std::ops::Range<i64>) -> Vec<OneTimeKey> {
     ids.map(|key_id| OneTimeKey { key_id, public_key: identity_key(200).public().into() }).collect()
 }
 
