@@ -8,7 +8,6 @@ mod life;
 mod marks;
 mod window;
 
-use crate::support::database;
 use crate::support::node::TestNode;
 use crate::support::people::{Device, pair, shared};
 use crate::support::wire::PATIENCE;
@@ -218,35 +217,4 @@ async fn group(owner: &Device, members: &[&Device], name: &str) -> ConversationI
     let members = members.iter().map(|member| member.user_id).collect();
     let request = CreateConversation { kind: ConversationType::Group, members, name: Some(name.to_owned()) };
     owner.rest.create_conversation(&request, None).await.expect("a group").0.conversation_id
-}
-
-/// A lock on the database that the test holds, from a connection of its own.
-struct Held(tokio_postgres::Client);
-
-impl Held {
-    async fn by(node: &TestNode, statement: &str) -> Self {
-        let client = database::connect(&node.store_url).await;
-        client.batch_execute(&format!("BEGIN; {statement}")).await.expect("the lock is free");
-        Self(client)
-    }
-
-    /// Waits until so many connections of the node stand before a lock.
-    async fn blocks(&self, count: i64) {
-        let begun = Instant::now();
-        loop {
-            // Within a transaction, what was seen of others once is shown for ever.
-            self.0.batch_execute("SELECT pg_stat_clear_snapshot()").await.expect("forgotten");
-            let text = "SELECT count(*) FROM pg_stat_activity \
-                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
-            if self.0.query_one(text, &[]).await.expect("a count").get::<_, i64>(0) >= count {
-                return;
-            }
-            assert!(begun.elapsed() < PATIENCE, "nobody waits for the lock");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    async fn release(self) {
-        self.0.batch_execute("COMMIT").await.expect("released");
-    }
 }

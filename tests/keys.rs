@@ -1,15 +1,14 @@
 //! The key directory on two nodes of one database.
 
-use crate::support::database::{Kind, connect};
+use crate::support::database::Kind;
+use crate::support::lock::Held;
 use crate::support::node::TestNode;
 use crate::support::on_both;
 use crate::support::people::{register, second_device};
-use crate::support::wire::PATIENCE;
 use sotto_client::Error;
 use sotto_client::protocol::keys::{Keys, OneTimeKey};
 use sotto_client::protocol::{DeviceId, ErrorCode};
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
 
 on_both! {
     async fn two_nodes_never_hand_out_the_same_key(database) {
@@ -59,19 +58,13 @@ async fn keys_of_a_device_that_is_just_being_removed_are_refused() {
     let bob = register(&node, "bob").await;
     // Its token has been used before: nothing else of the device is written now.
     bob.rest.key_count().await.unwrap();
-    let (own, look) = (connect(&node.store_url).await, connect(&node.store_url).await);
-    own.batch_execute(&format!("BEGIN; DELETE FROM devices WHERE id = '{}'", bob.device_id)).await.unwrap();
+    let removal = Held::by(&node, &format!("DELETE FROM devices WHERE id = '{}'", bob.device_id)).await;
     let rest = bob.at(&node);
     let key = OneTimeKey { key_id: 5000, public_key: vec![9; 32].into() };
     let upload = Keys { one_time_prekeys: Some(vec![key]), ..Keys::default() };
     let uploading = tokio::spawn(async move { rest.put_keys(&upload).await });
-    let begun = Instant::now();
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while look.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-        assert!(begun.elapsed() < PATIENCE && !uploading.is_finished(), "nobody waits: {:?}", uploading.await);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    own.batch_execute("COMMIT").await.unwrap();
+    removal.blocks(1).await;
+    removal.release().await;
     let refused = uploading.await.unwrap();
     assert!(
         matches!(&refused, Err(Error::Problem(problem)) if problem.code == ErrorCode::Unauthenticated),

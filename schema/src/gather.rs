@@ -4,7 +4,7 @@
 //! goes out together, so that a storm costs a statement per handful of devices and not one per device. It is the
 //! Journal's way, for what is read or noted on arrival.
 //!
-//! *Bounds:* a run takes so many keys, and so many runs, as many as there are lanes, go at the same time. What waits is
+//! *Bounds:* a run takes so many keys at most, and as many runs as there are lanes go at the same time. What waits is
 //! bounded by who asks: a connection has one question at a time.
 
 use crate::StoreError;

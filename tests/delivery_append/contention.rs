@@ -2,6 +2,7 @@
 
 use super::{answer, assert_gapless, code, group, insist, log, pipeline, socket_at};
 use crate::support::database::{Kind, connect};
+use crate::support::lock::waiting_for_locks;
 use crate::support::node::TestNode;
 use crate::support::people::{Device, pair, register, shared};
 use crate::support::wire::{PATIENCE, next_message};
@@ -23,16 +24,6 @@ pub async fn lock_head(own: &Client, conversation: ConversationId) {
     own.batch_execute("BEGIN").await.unwrap();
     let text = format!("SELECT last_seq FROM heads WHERE conversation_id = '{conversation}' FOR UPDATE");
     own.query_one(&text, &[]).await.expect("the head is ours");
-}
-
-/// Waits until so many others wait for a lock.
-pub async fn waiting_for_locks(look: &Client, count: i64) {
-    let begun = Instant::now();
-    let text = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while look.query_one(text, &[]).await.unwrap().get::<_, i64>(0) < count {
-        assert!(begun.elapsed() < PATIENCE, "nobody waits for the lock");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// What the Journal does, by hand and slowly: lock, insert, head.

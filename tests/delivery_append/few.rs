@@ -1,8 +1,9 @@
 //! Batches of a few messages, each of which is tried on its own, and messages that do not wait for a transaction.
 
-use super::contention::{lock_head, waiting_for_locks};
+use super::contention::lock_head;
 use super::{answer, assert_gapless, group, insist, log, pipeline, store_of};
 use crate::support::database::{Kind, connect};
+use crate::support::lock::waiting_for_locks;
 use crate::support::node::TestNode;
 use crate::support::on_both;
 use crate::support::people::{Device, register, shared};

@@ -1,7 +1,8 @@
 //! A device has one socket, and it is the one that it opened last (rule D7).
 
-use super::{Held, Reader};
+use super::Reader;
 use crate::support::database::Kind;
+use crate::support::lock::Held;
 use crate::support::node::TestNode;
 use crate::support::on_both;
 use crate::support::people::{Device, pair, register, shared};

@@ -1,7 +1,8 @@
 //! What a device finds that was away: everything, in order, once (rules D2, D5, D10, D12).
 
-use super::{Held, Reader, delivered, delivered_is, group, nothing_waits_for, send_many};
+use super::{Reader, delivered, delivered_is, group, nothing_waits_for, send_many};
 use crate::support::database::Kind;
+use crate::support::lock::Held;
 use crate::support::node::TestNode;
 use crate::support::on_both;
 use crate::support::people::{Device, enveloped, pair, register, second_device, shared};

@@ -1,7 +1,8 @@
 //! Marks belong to what a device confirmed on that very connection, and only grow (rules D4 and D6).
 
-use super::{Held, Reader, delivered, delivered_is, send_many};
+use super::{Reader, delivered, delivered_is, send_many};
 use crate::support::database::Kind;
+use crate::support::lock::Held;
 use crate::support::node::TestNode;
 use crate::support::on_both;
 use crate::support::people::pair;

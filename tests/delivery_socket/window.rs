@@ -1,7 +1,8 @@
 //! What may be in flight: the window of events, and requests that are not answered yet.
 
-use super::{Held, Reader, pair, send_many};
+use super::{Reader, pair, send_many};
 use crate::support::database::Kind;
+use crate::support::lock::Held;
 use crate::support::node::TestNode;
 use crate::support::on_both;
 use crate::support::people::shared;

@@ -175,22 +175,7 @@ pub async fn upload(
     signed_expires_at: Timestamp,
     now: Timestamp,
 ) -> Result<KeysStored, StoreError> {
-    match store_upload(connection, user, device, keys, signed_expires_at, now).await {
-        // It was removed since it was looked at.
-        Err(error) if error.is_foreign_key_violation() => Ok(KeysStored::NoDevice),
-        stored => stored,
-    }
-}
-
-async fn store_upload(
-    connection: &mut Connection,
-    user: UserId,
-    device: DeviceId,
-    keys: Keys,
-    signed_expires_at: Timestamp,
-    now: Timestamp,
-) -> Result<KeysStored, StoreError> {
-    transaction!(connection, |connection| {
+    let stored: Result<KeysStored, StoreError> = transaction!(connection, |connection| {
         let Some(stored) = identity(connection, device).await? else {
             return Ok(KeysStored::NoDevice);
         };
@@ -210,7 +195,12 @@ async fn store_upload(
             told = account_log::append_devices_changed(connection, &change, now).await?;
         }
         Ok(KeysStored::Done { told })
-    })
+    });
+    match stored {
+        // It was removed since it was looked at.
+        Err(error) if error.is_foreign_key_violation() => Ok(KeysStored::NoDevice),
+        stored => stored,
+    }
 }
 
 /// What is stored of a device's identity.
