@@ -19,7 +19,7 @@ use crate::device::{Circle, Device, Phase, Shared};
 use crate::dice::Dice;
 use crate::ledger::Ledger;
 use crate::plan::Plan;
-use crate::remove;
+use crate::remove::Removal;
 use crate::report::{Figures, Report};
 use crate::revoke::{self, Revocation};
 use crate::settle;
@@ -184,8 +184,9 @@ impl Driver {
         Ok(revocation)
     }
 
-    /// Takes somebody out of a group of three or more while he sends. What he had sent before stays, and its repeat is
-    /// answered; nothing else is owed to him.
+    /// Takes somebody out of a group of three or more: while he sends, or, every other time, just after the answer to
+    /// what he sent was lost on its way. What he had sent before stays, and its repeat is answered; nothing else is
+    /// owed to him.
     ///
     /// # Errors
     /// [`HarnessError::Plan`] when there is no such group, [`HarnessError::NoServer`] when nobody does it.
@@ -196,7 +197,18 @@ impl Driver {
             (self.groups(), Dice::new(dice.roll()))
         };
         let id = *dice.pick(&groups).ok_or_else(few)?;
-        remove::remove(&self.shared, &self.members(id), id, &mut dice).await
+        let removal = Removal::choose(&self.shared, &self.members(id), id, &mut dice).await?;
+        let deaf = if dice.percent(50) { removal.device() } else { None };
+        let Some(Slot { phase, task, .. }) = deaf.and_then(|device| self.take_out(device)) else {
+            return removal.carry_out(&self.shared, &mut dice).await;
+        };
+        phase.send_replace(Phase::Stop);
+        let mut device = task.await.map_err(|_| HarnessError::Plan("a device ended by itself".to_owned()))?;
+        device.lose_an_answer(id).await;
+        let removed = removal.carry_out(&self.shared, &mut dice).await;
+        // Only now does it come again with what it was not told of.
+        self.held().push(slot(device));
+        removed
     }
 
     /// Groups with at least three that are in it.
@@ -221,7 +233,7 @@ impl Driver {
     }
 
     fn take_slot(&self) -> Result<Slot, HarnessError> {
-        let mut slots = self.held();
+        let slots = self.held();
         let mut sizes: HashMap<ConversationId, usize> = HashMap::new();
         for id in slots.iter().flat_map(|slot| &slot.conversations) {
             *sizes.entry(*id).or_default() += 1;
@@ -236,10 +248,16 @@ impl Driver {
             })
             .map(|slot| slot.id)
             .collect();
+        drop(slots);
         let chosen = self.dice.lock().unwrap_or_else(PoisonError::into_inner).pick(&may_go).copied();
-        let place = slots.iter().position(|slot| Some(slot.id) == chosen);
         let few = || HarnessError::Plan("too few devices to sign one out".to_owned());
-        place.map(|place| slots.swap_remove(place)).ok_or_else(few)
+        chosen.and_then(|device| self.take_out(device)).ok_or_else(few)
+    }
+
+    fn take_out(&self, device: DeviceId) -> Option<Slot> {
+        let mut slots = self.held();
+        let place = slots.iter().position(|slot| slot.id == device)?;
+        Some(slots.swap_remove(place))
     }
 
     /// Ends the load: no new sends, everything unanswered is repeated, everybody catches up by socket and by REST, and

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use sotto_client::protocol::{ConversationId, ErrorCode, UserId};
+use sotto_client::protocol::{ConversationId, DeviceId, ErrorCode, UserId};
 
 use crate::HarnessError;
 use crate::account::Account;
@@ -15,41 +15,71 @@ const ATTEMPTS: usize = 20;
 /// Between two of them, where the server does not say.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
 
-/// Takes one of these out who does not own the group.
-pub async fn remove(
-    shared: &Shared,
-    members: &[Arc<Account>],
+/// Who takes whom out of which group.
+pub struct Removal {
     id: ConversationId,
-    dice: &mut Dice,
-) -> Result<(), HarnessError> {
-    let nobody = || HarnessError::NoServer(format!("nobody takes a member out of {id}"));
-    let owner = owner(shared, members, id, dice).await.ok_or_else(nobody)?;
-    let others: Vec<_> = members.iter().filter(|account| account.user_id != owner).cloned().collect();
-    let chosen = dice.pick(&others).ok_or_else(nobody)?.user_id;
-    let owner = members.iter().find(|account| account.user_id == owner).ok_or_else(nobody)?;
-    // From now on he may be refused, and nobody owes him anything.
-    for account in members.iter().filter(|account| account.user_id == chosen) {
-        let (by, user) = (account.device_id, account.user_id);
-        shared.removed.lock().unwrap_or_else(PoisonError::into_inner).insert((by, id));
-        shared.ledger.note(id, Note::Left { by, user });
+    by: Arc<Account>,
+    /// The devices of whoever goes.
+    devices: Vec<Arc<Account>>,
+    user: UserId,
+}
+
+impl Removal {
+    /// One of these who does not own the group, taken out by the one who does.
+    ///
+    /// # Errors
+    /// [`HarnessError::NoServer`] when the server does not tell who owns it.
+    pub async fn choose(
+        shared: &Shared,
+        members: &[Arc<Account>],
+        id: ConversationId,
+        dice: &mut Dice,
+    ) -> Result<Self, HarnessError> {
+        let owner = owner(shared, members, id, dice).await.ok_or_else(|| nobody(id))?;
+        let others: Vec<_> = members.iter().filter(|account| account.user_id != owner).collect();
+        let user = dice.pick(&others).ok_or_else(|| nobody(id))?.user_id;
+        let by = members.iter().find(|account| account.user_id == owner).ok_or_else(|| nobody(id))?;
+        let devices = members.iter().filter(|account| account.user_id == user).cloned().collect();
+        Ok(Self { id, by: Arc::clone(by), devices, user })
     }
-    for _ in 0..ATTEMPTS {
-        let Some(target) = shared.targets.pick(dice, None) else { break };
-        let rest = target.rest.with_token(&owner.access_token);
-        match tokio::time::timeout(shared.plan.patience, rest.remove_members(id, &[chosen])).await {
-            Ok(Ok(())) => return Ok(()),
-            // An earlier attempt has done it.
-            Ok(Err(error)) if error.code() == Some(ErrorCode::NotFound) => return Ok(()),
-            Ok(Err(error)) => {
-                if let Some(code) = error.code() {
-                    shared.ledger.counters.refuse(code);
-                }
-                tokio::time::sleep(wait(&error).unwrap_or(PAUSE)).await;
-            }
-            Err(_) => shared.ledger.counters.silent.add(),
+
+    /// A device of whoever goes.
+    pub fn device(&self) -> Option<DeviceId> {
+        self.devices.first().map(|account| account.device_id)
+    }
+
+    /// Takes him out. From the first attempt on he may be refused, and nobody owes him anything.
+    ///
+    /// # Errors
+    /// [`HarnessError::NoServer`] when no attempt is answered.
+    pub async fn carry_out(&self, shared: &Shared, dice: &mut Dice) -> Result<(), HarnessError> {
+        for account in &self.devices {
+            let (by, user) = (account.device_id, account.user_id);
+            shared.removed.lock().unwrap_or_else(PoisonError::into_inner).insert((by, self.id));
+            shared.ledger.note(self.id, Note::Left { by, user });
         }
+        for _ in 0..ATTEMPTS {
+            let Some(target) = shared.targets.pick(dice, None) else { break };
+            let rest = target.rest.with_token(&self.by.access_token);
+            match tokio::time::timeout(shared.plan.patience, rest.remove_members(self.id, &[self.user])).await {
+                Ok(Ok(())) => return Ok(()),
+                // An earlier attempt has done it.
+                Ok(Err(error)) if error.code() == Some(ErrorCode::NotFound) => return Ok(()),
+                Ok(Err(error)) => {
+                    if let Some(code) = error.code() {
+                        shared.ledger.counters.refuse(code);
+                    }
+                    tokio::time::sleep(wait(&error).unwrap_or(PAUSE)).await;
+                }
+                Err(_) => shared.ledger.counters.silent.add(),
+            }
+        }
+        Err(nobody(self.id))
     }
-    Err(nobody())
+}
+
+fn nobody(id: ConversationId) -> HarnessError {
+    HarnessError::NoServer(format!("nobody takes a member out of {id}"))
 }
 
 /// Who may do it.

@@ -11,7 +11,7 @@ use sotto_client::{Error, Rest};
 use tokio::sync::watch;
 
 use crate::book::{MarkOf, Note};
-use crate::device::{Device, Phase, pause_until, wait};
+use crate::device::{Device, Pending, Phase, pause_until, wait};
 use crate::targets::Target;
 
 /// Between two requests of a life, at most, unless messages go as fast as they can.
@@ -20,6 +20,8 @@ const PAUSE: u64 = 400;
 const PAGE: u32 = 500;
 /// So far below its end a log is looked at in between.
 const GLANCE: i64 = 400;
+/// How often an answer that may be lost is waited for.
+const ANSWERS: usize = 5;
 /// Waited after a failure.
 const SHORT: Duration = Duration::from_millis(150);
 
@@ -146,6 +148,28 @@ impl Device {
                 }
             }
             self.answered(&message, place, None, begun, answer);
+        }
+    }
+
+    /// Sends something to a conversation, has it stored, and does not hear so.
+    pub async fn lose_an_answer(&mut self, id: ConversationId) {
+        for _ in 0..ANSWERS {
+            let open = |(place, pending): (&u64, &Pending)| (pending.message.conversation_id == id).then_some(*place);
+            let place = self.pending.iter().find_map(open);
+            let Some(place) = place.or_else(|| self.compose(Instant::now())) else { return };
+            let (Some(target), now) = (self.target(), Instant::now()) else { return };
+            let Some(message) = self.begin(place, now) else { return };
+            let rest = self.rest(&target);
+            let sending = rest.send_message(&message, None);
+            match tokio::time::timeout(self.shared.plan.patience, sending).await {
+                Ok(Ok(_)) => return self.unknown(place, false),
+                Ok(Err(error)) => {
+                    let pause = wait(&error).unwrap_or(SHORT);
+                    self.answered(&message, place, None, now, Err(error));
+                    tokio::time::sleep(pause).await;
+                }
+                Err(_) => self.unknown(place, true),
+            }
         }
     }
 
