@@ -27,26 +27,27 @@ use sotto_schema::append::{Append, Appended, ReadMark};
 use sotto_schema::planted::{self, Bug};
 use sotto_schema::rows::{ConversationState, MessageRow};
 use sotto_schema::{PackedEnvelopes, StoreError};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 mod fan_out;
 mod messages;
+mod recent;
 mod state;
 
 pub use messages::{MarksRaised, MembersMoved, ReadUpTo, Send, TypingSignal, Wake};
 
 pub use state::roster;
+
+use recent::{Recent, Stored};
 use state::{State, check_devices};
 
 /// Mailbox: sends and news that may wait.
 const CAPACITY: usize = 1024;
 /// Most sends waiting and in flight together.
 const MAX_PENDING: usize = 4096;
-/// Recent message ids kept to answer repeats without a look at the database.
-const RECENT: usize = 256;
 /// Checks of one message against versions that moved meanwhile.
 const MAX_TRIES: u32 = 3;
 /// A conversation that nobody uses for so long is forgotten.
@@ -125,8 +126,7 @@ pub struct Conversation {
     in_flight_listed: bool,
     next_ticket: u64,
     written: Option<mpsc::UnboundedSender<Written>>,
-    recent: HashMap<MessageId, (UserId, Seq, Timestamp)>,
-    recent_order: VecDeque<MessageId>,
+    recent: Recent,
     told_seq: Seq,
     /// Receipts up to here were told to everybody whom they concern.
     told_receipts: i64,
@@ -170,8 +170,7 @@ impl Conversation {
             in_flight_listed: false,
             next_ticket: 0,
             written: None,
-            recent: HashMap::new(),
-            recent_order: VecDeque::new(),
+            recent: Recent::default(),
             told_seq: 0,
             told_receipts: 0,
             receipts_ahead: (0, 0),
@@ -310,8 +309,8 @@ impl Conversation {
     }
 
     fn recently(&self, request: &Request) -> Option<Sent> {
-        let (user, seq, at) = self.recent.get(&request.message.message_id)?;
-        (*user == request.sender.user_id).then(|| self.sent(request.message.message_id, *seq, *at, true))
+        let Stored { message, user, seq, at } = *self.recent.find(request.message.message_id)?;
+        (user == request.sender.user_id).then(|| self.sent(message, seq, at, true))
     }
 
     const fn sent(&self, message_id: MessageId, seq: Seq, at: Timestamp, duplicate: bool) -> Sent {
@@ -328,7 +327,7 @@ impl Conversation {
                 Problem::not_found()
             });
         };
-        if self.recent.contains_key(&request.message.message_id) {
+        if self.recent.find(request.message.message_id).is_some() {
             return Verdict::Refuse(Problem::new(
                 ErrorCode::Conflict,
                 "another user has used this message id in the conversation",
@@ -420,14 +419,7 @@ impl Conversation {
         if planted::is(Bug::NoDedupe) {
             return;
         }
-        if self.recent.insert(message, (user, seq, at)).is_none() {
-            self.recent_order.push_back(message);
-            if self.recent_order.len() > RECENT
-                && let Some(oldest) = self.recent_order.pop_front()
-            {
-                self.recent.remove(&oldest);
-            }
-        }
+        self.recent.keep(Stored { message, user, seq, at });
     }
 
     fn stored(&mut self, reply: Reply, append: &Append, seq: Seq, at: Timestamp) {

@@ -451,7 +451,7 @@ impl Device {
         if self.node.tell_conversation(id, Send { sender, message, limited, permit, reply }).is_err() {
             let problem = Problem::unavailable("the conversation has too much to do; send again");
             // The stream of answers lives as long as this actor.
-            let _ = answers.send(Answer { re, bytes, result: Err(problem) });
+            let _ = answers.send(Answer { re, bytes, result: Err(Box::new(problem)) });
         }
     }
 
@@ -473,7 +473,7 @@ impl Device {
         let node = self.node.clone();
         actix_rt::spawn(async move {
             let result = node.mark_read(caller.user_id, caller.device_id, mark.conversation_id, mark.up_to).await;
-            let _ = answers.send(Answer { re, bytes: 0, result: result.map(|()| AnswerBody::Done) });
+            let _ = answers.send(Answer { re, bytes: 0, result: result.map(|()| AnswerBody::Done).map_err(Box::new) });
         });
     }
 
@@ -687,7 +687,7 @@ impl StreamHandler<Answer> for Device {
             Err(problem) => {
                 let goes_on = problem.code != ErrorCode::RateLimited
                     || self.limited.another(REFUSALS_PER_MINUTE, Duration::from_secs(60));
-                self.refuse(answer.re, problem);
+                self.refuse(answer.re, *problem);
                 if !goes_on {
                     self.socket.start_close(close::RATE_LIMITED, "rate limited");
                 }

@@ -11,8 +11,8 @@ pub struct Answer {
     pub re: Option<u64>,
     /// How many bytes the request had.
     pub bytes: usize,
-    /// What became of it.
-    pub result: Result<AnswerBody, Problem>,
+    /// What became of it. A problem is rare and large, and the queue keeps room for thirty-two answers.
+    pub result: Result<AnswerBody, Box<Problem>>,
 }
 
 /// What a request on a connection is answered with.
@@ -50,7 +50,8 @@ impl Reply {
                 let _ = reply.send(result);
             }
             Self::Queue { answers, re, bytes } => {
-                let _ = answers.send(Answer { re, bytes, result: result.map(AnswerBody::Sent) });
+                let result = result.map(AnswerBody::Sent).map_err(Box::new);
+                let _ = answers.send(Answer { re, bytes, result });
             }
         }
     }
