@@ -43,7 +43,7 @@ impl Drive for Mix {
                 let size = if dice.percent(self.media) { size(self.media_size.into()) } else { worker.shared.size };
                 worker.send(sender, Planned { at, size, by_rest: dice.percent(self.rest) })?;
             }
-            worker.turn(pacer.next().min(until))?;
+            worker.turn(pacer.wake().min(until))?;
             for (index, seq) in std::mem::take(&mut worker.came) {
                 if dice.percent(self.reads) {
                     worker.with_wire(index, |wire, out| wire.read(seq, out));

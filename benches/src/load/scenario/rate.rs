@@ -13,6 +13,10 @@ use crate::load::worker::{Facts, Worker};
 
 /// Messages that are sent before the thread looks for answers again.
 const BURST: usize = 32;
+/// Where messages are closer together than this, a thread would do little but wake up for each …
+const CLOSE: Duration = Duration::from_micros(20);
+/// … so it wakes for those of so long together, by which their latencies, counted from their own moments, seem longer.
+const TOGETHER: Duration = Duration::from_micros(100);
 
 impl Drive for Rate {
     fn users(&self) -> usize {
@@ -45,7 +49,7 @@ impl Drive for Rate {
                     worker.send(*sender, Planned { at, size: worker.shared.size, by_rest })?;
                 }
             }
-            worker.turn(pacer.next().min(until))?;
+            worker.turn(pacer.wake().min(until))?;
         }
         worker.settle()?;
         Ok(Facts::new())
@@ -91,6 +95,12 @@ impl Pacer {
         self.start + nanos.map_or(Duration::from_secs(86_400), Duration::from_nanos)
     }
 
+    /// When a thread is to be awake for the next one.
+    pub fn wake(&self) -> Instant {
+        let are_close = self.per < self.messages * CLOSE.as_nanos();
+        self.next() + if are_close { TOGETHER } else { Duration::ZERO }
+    }
+
     /// The next one, if it is due before this moment: its count from 0 and its moment.
     pub fn due(&mut self, before: Instant) -> Option<(u64, Instant)> {
         let at = self.next();
@@ -114,5 +124,14 @@ mod tests {
         assert_eq!(moments.len(), 50, "half of the senders have half of the rate");
         assert_eq!(moments[49], (49, start + Duration::from_millis(98)));
         assert!(Pacer::new(start, 1000, 0, 4).next() > start + Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn a_thread_wakes_for_each_unless_they_are_too_close_together() {
+        let start = Instant::now();
+        for (rate, late) in [(1000, 0), (50_000, 0), (50_001, 100), (200_000, 100)] {
+            let pacer = Pacer::new(start, rate, 4, 4);
+            assert_eq!(pacer.wake() - pacer.next(), Duration::from_micros(late), "{rate}");
+        }
     }
 }
