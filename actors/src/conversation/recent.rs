@@ -22,7 +22,7 @@ pub(super) struct Stored {
 pub(super) struct Recent(VecDeque<Stored>);
 
 impl Recent {
-    /// Looks from the newest back: a table would take eight times the memory, and hashing as long as this.
+    /// Looks from the newest back. So few need no table, which would be twice as large and know no order.
     pub(super) fn find(&self, message: MessageId) -> Option<&Stored> {
         self.0.iter().rev().find(|stored| stored.message == message)
     }
