@@ -96,8 +96,7 @@ async fn a_user_at_two_nodes_sends_and_asks_what_one_node_would_allow() {
     assert!(begun.elapsed() < Duration::from_secs(50), "one window");
     assert_eq!(a + b, 20, "{a} + {b} messages");
     assert_eq!(c + d, 100, "{c} + {d} requests");
-    // Who asks in turn may have all that is allowed from one node before the other has answered.
-    assert!(a + c > 0 && b + d > 0, "both took part: {a} {b} {c} {d}");
+    assert!(a > 0 && b > 0 && c > 0 && d > 0, "{a} {b} {c} {d}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,7 +17,7 @@ const MOST: usize = 131_072;
 const TELLING: usize = 64;
 /// What may wait, in microseconds of the Journals' work.
 const WORK: usize = 500_000;
-/// Each transaction moves what is known by one part in so many: one stall is no slow database, one full page no fast one.
+/// Each transaction moves what is known by one part in so many: one stall is no slow database, one quick one no fast one.
 const PARTS: usize = 16;
 
 /// The messages on their way. Clones are the same.

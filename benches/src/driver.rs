@@ -192,14 +192,12 @@ impl Driver {
     /// [`HarnessError::Plan`] when there is no such group, [`HarnessError::NoServer`] when nobody does it.
     pub async fn remove_one(&self) -> Result<(), HarnessError> {
         let few = || HarnessError::Plan("no group is large enough to take somebody out".to_owned());
-        let (groups, mut dice) = {
-            let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
-            (self.groups(), Dice::new(dice.roll()))
-        };
+        let groups = self.groups();
+        let mut dice = Dice::new(self.dice.lock().unwrap_or_else(PoisonError::into_inner).roll());
         let id = *dice.pick(&groups).ok_or_else(few)?;
         let removal = Removal::choose(&self.shared, &self.members(id), id, &mut dice).await?;
         let deaf = if dice.percent(50) { removal.device() } else { None };
-        let Some(Slot { phase, task, .. }) = deaf.and_then(|device| self.take_out(device)) else {
+        let Some(Slot { phase, task, .. }) = deaf.and_then(|device| take_out(&mut self.held(), device)) else {
             return removal.carry_out(&self.shared, &mut dice).await;
         };
         phase.send_replace(Phase::Stop);
@@ -233,7 +231,7 @@ impl Driver {
     }
 
     fn take_slot(&self) -> Result<Slot, HarnessError> {
-        let slots = self.held();
+        let mut slots = self.held();
         let mut sizes: HashMap<ConversationId, usize> = HashMap::new();
         for id in slots.iter().flat_map(|slot| &slot.conversations) {
             *sizes.entry(*id).or_default() += 1;
@@ -248,16 +246,9 @@ impl Driver {
             })
             .map(|slot| slot.id)
             .collect();
-        drop(slots);
         let chosen = self.dice.lock().unwrap_or_else(PoisonError::into_inner).pick(&may_go).copied();
         let few = || HarnessError::Plan("too few devices to sign one out".to_owned());
-        chosen.and_then(|device| self.take_out(device)).ok_or_else(few)
-    }
-
-    fn take_out(&self, device: DeviceId) -> Option<Slot> {
-        let mut slots = self.held();
-        let place = slots.iter().position(|slot| slot.id == device)?;
-        Some(slots.swap_remove(place))
+        chosen.and_then(|device| take_out(&mut slots, device)).ok_or_else(few)
     }
 
     /// Ends the load: no new sends, everything unanswered is repeated, everybody catches up by socket and by REST, and
@@ -308,6 +299,11 @@ impl Driver {
         };
         Report { seed: self.shared.plan.seed, findings, incomplete, figures, view: counters.view() }
     }
+}
+
+fn take_out(slots: &mut Vec<Slot>, device: DeviceId) -> Option<Slot> {
+    let place = slots.iter().position(|slot| slot.id == device)?;
+    Some(slots.swap_remove(place))
 }
 
 fn slot(device: Device) -> Slot {

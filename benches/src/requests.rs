@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use sotto_client::protocol::message::{OutgoingMessage, Sent};
 use sotto_client::protocol::{ConversationId, ErrorCode, Seq};
 use sotto_client::rest::HistoryRange;
 use sotto_client::{Error, Rest};
@@ -129,15 +130,7 @@ impl Device {
                 attempts.push((*place, now, target, message));
             }
         }
-        let patience = self.shared.plan.patience;
-        let answers = join_all(attempts.iter().map(|(_, _, target, message)| {
-            let rest = self.rest(target);
-            async move {
-                let sending = rest.send_message(message, None);
-                tokio::time::timeout(patience, sending).await.unwrap_or(Err(Error::Timeout))
-            }
-        }))
-        .await;
+        let answers = join_all(attempts.iter().map(|(_, _, target, message)| self.try_by_rest(target, message))).await;
         for ((place, begun, target, message), answer) in attempts.into_iter().zip(answers) {
             if let Err(error) = &answer {
                 if error.is_unknown_outcome() {
@@ -159,18 +152,17 @@ impl Device {
             let Some(place) = place.or_else(|| self.compose(Instant::now())) else { return };
             let (Some(target), now) = (self.target(), Instant::now()) else { return };
             let Some(message) = self.begin(place, now) else { return };
-            let rest = self.rest(&target);
-            let sending = rest.send_message(&message, None);
-            match tokio::time::timeout(self.shared.plan.patience, sending).await {
-                Ok(Ok(_)) => return self.unknown(place, false),
-                Ok(Err(error)) => {
-                    let pause = wait(&error).unwrap_or(SHORT);
-                    self.answered(&message, place, None, now, Err(error));
-                    tokio::time::sleep(pause).await;
-                }
-                Err(_) => self.unknown(place, true),
-            }
+            let Err(error) = self.try_by_rest(&target, &message).await else { return self.unknown(place, false) };
+            let pause = wait(&error).unwrap_or(SHORT);
+            self.answered(&message, place, None, now, Err(error));
+            tokio::time::sleep(pause).await;
         }
+    }
+
+    async fn try_by_rest(&self, target: &Target, message: &OutgoingMessage) -> Result<Sent, Error> {
+        let rest = self.rest(target);
+        let sending = rest.send_message(message, None);
+        tokio::time::timeout(self.shared.plan.patience, sending).await.unwrap_or(Err(Error::Timeout))
     }
 
     /// Reads one page of what waits, and acknowledges it or keeps it for later; `None`: no answer, else whether there
