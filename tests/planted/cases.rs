@@ -178,7 +178,7 @@ pub const CASES: &[Case] = &[
         bug: "marks_told_before_commit",
         promise: Some(Promise::DeliveredTwice),
         world: World::Sqlite,
-        fault: Fault::Kill(8),
+        fault: Fault::Kill(12),
         users: (12, 4),
         rate: 200.0,
         mix: Mix::default,

@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 /// Bugs that are looked for at the same time.
 const AT_ONCE: usize = 3;
 /// Runs with a bug until it must have been found.
-const TRIES: u64 = 4;
+const TRIES: u64 = 3;
 
 /// Planted bugs, and whether the ledger finds them.
 #[derive(Parser)]
