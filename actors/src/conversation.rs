@@ -11,14 +11,14 @@
 //! under the lock (rule D8).
 
 use crate::bus::event::Event;
-use crate::journal::{Journal, Marks, Raise, Write, Written};
+use crate::journal::{Marks, Raise, Route, Write, Written};
 use crate::mailbox::tell;
 use crate::node::Node;
 use crate::pressure::Permit;
 use crate::rate_limit::Decision;
 use crate::reply::Reply;
 use crate::session::Delivery;
-use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, StreamHandler, WrapFuture};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, StreamHandler, WrapFuture};
 use bytes::Bytes;
 use sotto_protocol::conversation::ConversationType;
 use sotto_protocol::message::{OutgoingMessage, Sender, Sent};
@@ -113,7 +113,7 @@ enum Verdict {
 pub struct Conversation {
     id: ConversationId,
     node: Node,
-    journal: Addr<Journal>,
+    route: Route,
     state: Option<State>,
     loading: bool,
     /// What is being read may be older than a change of the members: it is read again.
@@ -156,11 +156,11 @@ struct Look {
 impl Conversation {
     /// A conversation that reads itself from the store when it is first needed.
     #[must_use]
-    pub fn new(id: ConversationId, node: Node, journal: Addr<Journal>) -> Self {
+    pub fn new(id: ConversationId, node: Node, route: Route) -> Self {
         Self {
             id,
             node,
-            journal,
+            route,
             state: None,
             loading: false,
             outdated: false,
@@ -389,8 +389,9 @@ impl Conversation {
             device_versions,
             first_of_sender,
         });
-        let write = Write { append: Arc::clone(&append), ticket: request.ticket, reply: reply.clone() };
-        if tell(&self.journal, write).is_err() {
+        let (journal, place) = self.route.choose(!self.in_flight.is_empty(), self.node.pressure());
+        let write = Write { append: Arc::clone(&append), ticket: request.ticket, reply: reply.clone(), place };
+        if tell(journal, write).is_err() {
             request.reply.send(Err(busy()));
             return;
         }
@@ -482,7 +483,7 @@ impl Conversation {
         let mark = ReadMark { conversation_id: self.id, user_id: read.user, device_id: read.device, up_to: read.up_to };
         let marks = Marks { reads: vec![mark], ..Marks::default() };
         let (reply, durable) = oneshot::channel();
-        if tell(&self.journal, Raise { marks, reply }).is_err() {
+        if tell(self.route.home(), Raise { marks, reply }).is_err() {
             let _ = read.reply.send(Err(busy()));
             return;
         }

@@ -9,6 +9,9 @@
 //! There is no timer for messages: a lone one is written at once, and the batch grows with the load by
 //! itself. Marks, which nobody waits for at the screen, ride with many messages at most every 40 ms. Where there are few,
 //! they would hold them up: they go alone, at most every 100 ms, by the side connection where the database takes two.
+//!
+//! There are home Journals, each for its part of the conversations, and near ones on the threads of the conversations,
+//! for what is alone anyway: [`Route`] chooses.
 
 use crate::node::Node;
 use crate::tree::Vital;
@@ -23,6 +26,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
+
+mod journals;
+mod route;
+
+pub use journals::Journals;
+pub use route::{Near, Place, Route};
 
 /// Mailbox: messages that may wait to be taken over into the batch.
 const CAPACITY: usize = 16_384;
@@ -67,6 +76,8 @@ pub struct Write {
     pub ticket: u64,
     /// Where the outcome goes.
     pub reply: mpsc::UnboundedSender<Written>,
+    /// Its place in a near Journal.
+    pub place: Option<Place>,
 }
 
 /// Raises marks, all in this Journal's care.
@@ -116,11 +127,20 @@ struct Lane {
     connection: Option<JournalConnection>,
     writes: VecDeque<Waiting>,
     marks: VecDeque<Raise>,
+    /// What the gauge was last told of its depth.
+    told_depth: f64,
 }
 
 impl Lane {
     const fn new(connection: JournalConnection) -> Self {
-        Self { connection: Some(connection), writes: VecDeque::new(), marks: VecDeque::new() }
+        Self { connection: Some(connection), writes: VecDeque::new(), marks: VecDeque::new(), told_depth: 0.0 }
+    }
+
+    /// Adds what has changed to the gauge that all Journals share.
+    fn tell_depth(&mut self, name: &'static str) {
+        let depth = count(self.writes.len() + self.marks.len());
+        metrics::gauge!("sotto_mailbox_depth", "actor" => name).increment(depth - self.told_depth);
+        self.told_depth = depth;
     }
 
     /// Takes everybody's marks, up to so many.
@@ -206,7 +226,7 @@ impl Journal {
 
     /// Begins a transaction on the main lane if its connection is free and something waits for it.
     fn start_main(&mut self, ctx: &mut Context<Self>) {
-        gauge("journal", &self.main);
+        self.main.tell_depth("journal");
         if self.main.connection.is_none() {
             return;
         }
@@ -225,7 +245,7 @@ impl Journal {
     /// The same for the side lane: what went aside, one conversation at a time, waiting for its lock. When nothing did,
     /// marks that have no messages to ride with, or the few messages that have come since the main lane became busy.
     fn start_side(&mut self, ctx: &mut Context<Self>) {
-        gauge("journal_side", &self.side);
+        self.side.tell_depth("journal_side");
         if self.side.connection.is_none() {
             return;
         }
@@ -388,10 +408,6 @@ impl Journal {
 
 fn count(number: usize) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
-}
-
-fn gauge(name: &'static str, lane: &Lane) {
-    metrics::gauge!("sotto_mailbox_depth", "actor" => name).set(count(lane.writes.len() + lane.marks.len()));
 }
 
 /// Takes what fits into one transaction; what went aside goes one conversation at a time.

@@ -6,7 +6,7 @@ use crate::cluster::{self, Cluster, View};
 use crate::conversation::{Conversation, MarksRaised, MembersMoved, ReadUpTo, Send, Wake as WakeConversation};
 use crate::directory::Directory;
 use crate::identity::Identity;
-use crate::journal::{Journal, Marks, Raise};
+use crate::journal::{Journals, Marks, Raise};
 use crate::mailbox::{Refused, tell};
 use crate::pressure::Pressure;
 use crate::rate_limit::{Leases, LimitSettings, Limits};
@@ -133,7 +133,7 @@ struct Inner {
     alarm: Arc<Alarm>,
     registry: Registry,
     bus: Bus,
-    journals: OnceLock<Vec<Addr<Journal>>>,
+    journals: OnceLock<Journals>,
     pressure: Pressure,
     sweep: OnceLock<Addr<Sweep>>,
     cluster: OnceLock<Addr<Cluster>>,
@@ -240,9 +240,8 @@ impl Node {
             settings,
             store,
         }));
-        let started = (0..journals).map(|_| Journal::new(node.clone()).start()).collect();
         // Set once: nobody else has the node yet.
-        let _ = node.0.journals.set(started);
+        let _ = node.0.journals.set(Journals::start(&node, journals));
         let _ = node.0.sweep.set(Sweep::new(node.clone(), position).start());
         let rows = cluster::join(&node).await?;
         // Heard first, then registered: what is told to a registration must find an ear (rule D3).
@@ -346,12 +345,6 @@ impl Node {
         self.0.sessions.get_or_start(user, || Session::new(user, self.clone()).start())
     }
 
-    fn journal(&self, conversation: ConversationId) -> Option<&Addr<Journal>> {
-        let journals = self.0.journals.get()?;
-        let last = conversation.as_bytes().last().copied().unwrap_or_default();
-        journals.get(usize::from(last) % journals.len().max(1))
-    }
-
     /// Tells a conversation something; it starts on the calling arbiter if it is not active.
     ///
     /// # Errors
@@ -363,12 +356,9 @@ impl Node {
         M: Message + std::marker::Send + 'static,
         M::Result: std::marker::Send,
     {
-        let Some(journal) = self.journal(id) else {
-            return Err(Refused::Closed);
-        };
-        let address =
-            self.0.conversations.get_or_start(id, || Conversation::new(id, self.clone(), journal.clone()).start());
-        tell(&address, message)
+        let journals = self.0.journals.get().ok_or(Refused::Closed)?;
+        let start = || Conversation::new(id, self.clone(), journals.route(self, id)).start();
+        tell(&self.0.conversations.get_or_start(id, start), message)
     }
 
     // ---- wakes -------------------------------------------------------------------------------------
@@ -448,23 +438,19 @@ impl Node {
         let Some(journals) = self.0.journals.get() else {
             return false;
         };
-        let shard = |bytes: &[u8; 16]| usize::from(bytes.last().copied().unwrap_or_default()) % journals.len().max(1);
         for mark in marks.delivered {
-            parts.entry(shard(mark.conversation_id.as_bytes())).or_default().delivered.push(mark);
+            parts.entry(journals.place_of(mark.conversation_id.as_bytes())).or_default().delivered.push(mark);
         }
         for mark in marks.reads {
-            parts.entry(shard(mark.conversation_id.as_bytes())).or_default().reads.push(mark);
+            parts.entry(journals.place_of(mark.conversation_id.as_bytes())).or_default().reads.push(mark);
         }
         for mark in marks.accounts {
-            parts.entry(shard(mark.device_id.as_bytes())).or_default().accounts.push(mark);
+            parts.entry(journals.place_of(mark.device_id.as_bytes())).or_default().accounts.push(mark);
         }
         let mut answers = Vec::new();
-        for (index, marks) in parts {
+        for (place, marks) in parts {
             let (reply, answer) = oneshot::channel();
-            let Some(journal) = journals.get(index) else {
-                return false;
-            };
-            if tell(journal, Raise { marks, reply }).is_err() {
+            if tell(journals.home(place), Raise { marks, reply }).is_err() {
                 return false;
             }
             answers.push(answer);

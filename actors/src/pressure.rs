@@ -17,6 +17,8 @@ const MOST: usize = 131_072;
 const TELLING: usize = 64;
 /// What may wait, in microseconds of the Journals' work.
 const WORK: usize = 500_000;
+/// So many at once are few: each may have a transaction to itself.
+const LIGHT: usize = 8;
 /// Each transaction moves what is known by one part in so many: one stall is no slow database, one quick one no fast one.
 const PARTS: usize = 16;
 
@@ -62,6 +64,12 @@ impl Pressure {
         has_room.then_some(permit)
     }
 
+    /// Whether there are so few that little is gained by gathering them.
+    #[must_use]
+    pub fn is_light(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) <= LIGHT
+    }
+
     /// A Journal has written so many messages in one transaction, and more were waiting.
     pub fn note(&self, written: usize, took: Duration) {
         if written < TELLING {
@@ -95,6 +103,17 @@ mod tests {
         assert!(last.is_some() && pressure.enter().is_none());
         drop((permits, last));
         assert_eq!(enter_all(&pressure).len(), UNKNOWN);
+    }
+
+    #[test]
+    fn eight_on_their_way_are_few_and_nine_are_not() {
+        let pressure = Pressure::new(1);
+        let mut permits: Vec<_> = (0..LIGHT).filter_map(|_| pressure.enter()).collect();
+        assert!(permits.len() == LIGHT && pressure.is_light());
+        permits.extend(pressure.enter());
+        assert!(!pressure.is_light());
+        permits.pop();
+        assert!(pressure.is_light());
     }
 
     #[test]

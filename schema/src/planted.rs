@@ -38,6 +38,8 @@ pub enum Bug {
     DeafToSignOut,
     /// What follows a message that waits for a locked conversation does not wait behind it.
     OvertakenAside,
+    /// Each message of a conversation goes to whichever Journal has room, whatever is under way in another.
+    TwoWays,
 }
 
 /// Every one of them, by the name that it is chosen by.
@@ -58,6 +60,7 @@ pub const ALL: &[(&str, Bug)] = &[
     ("no_wakes", Bug::NoWakes),
     ("deaf_to_sign_out", Bug::DeafToSignOut),
     ("overtaken_aside", Bug::OvertakenAside),
+    ("two_ways", Bug::TwoWays),
 ];
 
 /// Whether this process has the bug.

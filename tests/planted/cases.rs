@@ -210,4 +210,13 @@ pub const CASES: &[Case] = &[
         rate: 0.0,
         mix: steady,
     },
+    Case {
+        bug: "two_ways",
+        promise: Some(Promise::Reordered),
+        world: World::Postgres,
+        fault: Fault::None(5),
+        users: (8, 4),
+        rate: 0.0,
+        mix: steady,
+    },
 ];
