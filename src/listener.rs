@@ -9,7 +9,7 @@ mod line;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -478,11 +478,10 @@ where
                 .local_addr(address)
                 .on_connect_ext(|line: &Line, data| drop(data.insert(line.served().clone())))
                 .upgrade(fn_service(move |(request, framed)| {
-                    let upgrades = Arc::clone(&upgrades);
-                    async move {
-                        upgrades.dispatch(request, framed).await;
-                        Ok::<_, Infallible>(())
-                    }
+                    // On a task of its own: that of the connection is large, and if it lived on while what stays is
+                    // allocated around it, it would leave a hole for as long as the socket is open.
+                    actix_rt::spawn(Arc::clone(&upgrades).dispatch(request, framed));
+                    ready(Ok::<_, Infallible>(()))
                 }))
                 .finish(app);
             fn_service(move |stream: TcpStream| async move {
