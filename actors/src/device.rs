@@ -16,9 +16,7 @@ use crate::reply::{Answer, AnswerBody, Reply};
 use crate::session::{Ack, Attach, Detach, Session, SetActivity};
 use crate::socket::{Incoming, SendError, Socket, SocketLimits, Violation};
 use crate::socket_driver::{SocketOwner, SocketPatience, drive};
-use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, StreamHandler, WrapFuture,
-};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, SpawnHandle, StreamHandler, WrapFuture};
 use bytes::{Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -28,15 +26,20 @@ use sotto_protocol::frame::{
 use sotto_protocol::message::{OutgoingMessage, Sender};
 use sotto_protocol::{ErrorCode, Problem, SessionId, Timestamp, close, json, limits};
 use sotto_schema::planted::{self, Bug};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
+mod clock;
+mod messages;
 mod pace;
 mod wire;
 
+pub use messages::{Joined, Push, Whisper};
+
+use clock::{Clock, Due, WARN_BEFORE};
 use pace::Pace;
 use wire::{as_validation, close_reason, read_frame};
 
@@ -52,35 +55,17 @@ const WHISPER_BELOW: usize = 64 * 1024;
 const SIGNALS_PER_SECOND: u32 = 20;
 /// Refusals of one connection in a minute for being over a limit; then it is closed with 4429.
 const REFUSALS_PER_MINUTE: u32 = 100;
-/// The warning before a token runs out.
-const WARN_BEFORE: Duration = Duration::from_secs(60);
 /// A device that could not reach its session tries again after this.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long the end of a connection may take, once closing has begun.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a socket is not read that brought a message while too many waited.
 const REST: Duration = Duration::from_millis(100);
-
-/// Frames for the socket, in order.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Push(pub Vec<Bytes>);
-
-/// A frame that may be dropped.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Whisper(pub Bytes);
-
-/// The session has read the backlog: `welcome` goes out, and everything else after it.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct Joined {
-    /// Whether there is a backlog.
-    pub pending: bool,
-}
 
 /// Where a connection stands.
 enum Phase {
     /// Waits for `hello`.
-    Silent,
+    Silent { until: Instant },
     /// The token is being checked, the number claimed, the backlog read.
     Entering { re: Option<u64> },
     /// After `welcome`.
@@ -101,6 +86,7 @@ pub struct Device {
     node: Node,
     connection: SessionId,
     phase: Phase,
+    /// Proven by an `Authorization` header or by `hello`.
     caller: Option<Caller>,
     session: Option<Addr<Session>>,
     /// Made with the first request.
@@ -108,7 +94,8 @@ pub struct Device {
     unanswered: usize,
     /// Bytes of the requests that are not answered.
     unanswered_bytes: usize,
-    ids: HashSet<u64>,
+    /// Their ids, as far as they have any.
+    ids: Vec<u64>,
     /// Those that the limit was not asked for yet.
     sends: VecDeque<Waiting>,
     sending: bool,
@@ -117,9 +104,8 @@ pub struct Device {
     signals: Pace,
     /// Requests that were over a limit: who goes on after too many of them does not listen.
     limited: Pace,
-    expiry: Option<SpawnHandle>,
-    /// What an `Authorization` header has proven, until `started`.
-    entering: Option<Caller>,
+    clock: Clock,
+    timer: Option<SpawnHandle>,
     address: IpAddr,
     /// Its address has too many sockets: it is told so and closed.
     refused: bool,
@@ -141,25 +127,26 @@ impl Device {
     ) -> Self {
         let first = if caller.is_some() { limits::MAX_FRAME } else { limits::MAX_HELLO };
         let socket_limits = SocketLimits { max_message: first, max_frame: first, max_queued: MAX_QUEUED };
+        let settings = node.settings();
         Self {
             socket: Socket::new(stream, unread, socket_limits),
-            node,
             connection: SessionId::random(),
-            phase: Phase::Silent,
-            caller: None,
+            phase: Phase::Silent { until: Instant::now() + settings.hello_timeout },
+            caller,
             session: None,
             answers: None,
             unanswered: 0,
             unanswered_bytes: 0,
-            ids: HashSet::new(),
+            ids: Vec::new(),
             sends: VecDeque::new(),
             sending: false,
             unheard_ack: None,
             heard: Instant::now(),
             signals: Pace::new(),
             limited: Pace::new(),
-            expiry: None,
-            entering: caller,
+            clock: Clock::new(settings.heartbeat),
+            timer: None,
+            node,
             address,
             refused,
             rests: false,
@@ -200,8 +187,8 @@ impl Device {
             return self.refuse(None, Problem::field("/id", "out_of_range"));
         }
         match self.phase {
-            Phase::Silent if frame.t == "hello" => self.hello(&frame, ctx),
-            Phase::Silent | Phase::Entering { .. } => {
+            Phase::Silent { .. } if frame.t == "hello" => self.hello(&frame, ctx),
+            Phase::Silent { .. } | Phase::Entering { .. } => {
                 let problem =
                     Problem::new(ErrorCode::InvalidFrame, "the first frame is hello, and nothing before welcome");
                 self.fail(frame.id, problem, close::PROTOCOL_ERROR);
@@ -243,7 +230,8 @@ impl Device {
     /// Claims the connection's number in the database, then joins the session (rules D3 and D7).
     fn enter(&mut self, caller: Caller, attempt: Option<i64>, ctx: &mut Context<Self>) {
         self.caller = Some(caller);
-        self.watch_expiry(ctx);
+        self.clock.begin_token(caller.token_expires_at);
+        self.watch(ctx);
         let node = self.node.clone();
         let number = attempt.map(connection_number).filter(|_| !planted::is(Bug::UnfencedRegistration));
         let is_slow = planted::is(Bug::SlowRegistration) || planted::is(Bug::UnfencedRegistration);
@@ -255,7 +243,7 @@ impl Device {
             node.store().claim_attempt(caller.device_id, number, Timestamp::now()).await
         };
         ctx.spawn(work.into_actor(self).map(move |claimed, device, ctx| match claimed {
-            Ok(Some(number)) => device.join(caller, number, attempt.is_some(), ctx),
+            Ok(Some(number)) => device.join(number, attempt.is_some(), ctx),
             Ok(None) if attempt.is_some() => device.socket.start_close(close::REPLACED, "replaced"),
             Ok(None) => device.socket.start_close(close::DEVICE_REVOKED, "the device is gone"),
             Err(error) => {
@@ -265,7 +253,10 @@ impl Device {
         }));
     }
 
-    fn join(&mut self, caller: Caller, attempt: i64, explicit: bool, ctx: &mut Context<Self>) {
+    fn join(&mut self, attempt: i64, explicit: bool, ctx: &mut Context<Self>) {
+        let Some(caller) = self.caller else {
+            return;
+        };
         if self.node.is_draining() {
             return self.socket.start_close(close::DRAINING, "draining");
         }
@@ -284,9 +275,7 @@ impl Device {
             Ok(()) => {}
             Err(Refused::Closed) => {
                 // The session was just ending: the next one takes us.
-                ctx.run_later(Duration::from_millis(5), move |device, ctx| {
-                    device.join(caller, attempt, explicit, ctx);
-                });
+                ctx.run_later(Duration::from_millis(5), move |device, ctx| device.join(attempt, explicit, ctx));
                 return;
             }
             Err(_) => return self.socket.start_close(1013, "try again later"),
@@ -295,7 +284,7 @@ impl Device {
         ctx.spawn(ended.into_actor(self).map(move |end, device, ctx| {
             if end.is_err() && matches!(device.phase, Phase::Entering { .. }) {
                 // The session ended with our word still in its mailbox: the next one takes us.
-                return device.join(caller, attempt, explicit, ctx);
+                return device.join(attempt, explicit, ctx);
             }
             let code = end.unwrap_or(1013);
             // One turn later: what the session pushed before it is in the mailbox.
@@ -310,26 +299,41 @@ impl Device {
         }));
     }
 
-    /// One timer for the token: first it warns, then it closes.
-    fn watch_expiry(&mut self, ctx: &mut Context<Self>) {
-        if let Some(handle) = self.expiry.take() {
-            ctx.cancel_future(handle);
+    /// What is due next, and in how long.
+    fn next_due(&self) -> (Due, Duration) {
+        let hello_by = if let Phase::Silent { until } = self.phase { Some(until) } else { None };
+        self.clock.next(hello_by, self.caller.map(|caller| caller.token_expires_at))
+    }
+
+    /// Sets the timer for it.
+    fn watch(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
         }
-        let Some(caller) = self.caller else {
-            return;
-        };
-        let left = caller.token_expires_at.since(Timestamp::now());
-        let warns = left > WARN_BEFORE;
-        let wait = if warns { left.saturating_sub(WARN_BEFORE) } else { left };
-        self.expiry = Some(ctx.run_later(wait, move |device, ctx| {
-            if warns {
-                let expiring = AuthExpiring { expires_in: WARN_BEFORE.as_secs() };
-                device.write(Frame::new("auth_expiring", expiring).to_text());
-                device.watch_expiry(ctx);
-            } else {
-                device.socket.start_close(close::TOKEN_EXPIRED, "token expired");
+        let (_, wait) = self.next_due();
+        self.timer = Some(ctx.run_later(wait, |device, ctx| {
+            device.timer = None;
+            // A timer that is cancelled in its last moment comes all the same.
+            if let (due, Duration::ZERO) = device.next_due() {
+                device.happens(due);
+            }
+            if !device.socket.is_closing() {
+                device.watch(ctx);
             }
         }));
+    }
+
+    fn happens(&mut self, due: Due) {
+        match due {
+            Due::Beat => self.beat(),
+            Due::Hello => self.socket.start_close(close::TIMEOUT, "hello did not come in time"),
+            Due::Warning => {
+                self.clock.warned();
+                let expiring = AuthExpiring { expires_in: WARN_BEFORE.as_secs() };
+                self.write(Frame::new("auth_expiring", expiring).to_text());
+            }
+            Due::Expiry => self.socket.start_close(close::TOKEN_EXPIRED, "token expired"),
+        }
     }
 
     fn request(&mut self, frame: &RawFrame<'_>, ctx: &mut Context<Self>) {
@@ -526,7 +530,8 @@ impl Device {
             match caller {
                 Ok(caller) if Some(caller.device_id) == known => {
                     device.caller = Some(caller);
-                    device.watch_expiry(ctx);
+                    device.clock.begin_token(caller.token_expires_at);
+                    device.watch(ctx);
                     if re.is_some() {
                         device.write(Frame::new("ok", Empty {}).answering(re).to_text());
                     }
@@ -541,8 +546,9 @@ impl Device {
     }
 
     /// Pings, and ends a connection that has been silent for two heartbeats.
-    fn beat(&mut self, _: &mut Context<Self>) {
+    fn beat(&mut self) {
         let heartbeat = self.node.settings().heartbeat;
+        self.clock.beat(heartbeat);
         // Timers fire a little early or late: two beats less an eighth are two beats.
         if self.heard.elapsed() > heartbeat * 2 - heartbeat / 8 {
             return self.socket.start_close(close::TIMEOUT, "timeout");
@@ -559,26 +565,15 @@ impl Actor for Device {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(CAPACITY);
         metrics::gauge!("sotto_connections").increment(1.0);
-        let settings = self.node.settings();
-        let stall = settings.stall_timeout;
-        let (hello_timeout, heartbeat) = (settings.hello_timeout, settings.heartbeat);
-        drive(ctx, SocketPatience { close: Duration::from_secs(5), stall });
-        ctx.run_interval(heartbeat, Self::beat);
+        drive(ctx);
         if self.refused {
             return self.socket.start_close(close::CONNECTION_LIMIT, "connection limit");
         }
-        match self.entering.take() {
-            Some(caller) => {
-                self.phase = Phase::Entering { re: None };
-                self.enter(caller, None, ctx);
-            }
-            None => {
-                ctx.run_later(hello_timeout, |device, _| {
-                    if matches!(device.phase, Phase::Silent) {
-                        device.socket.start_close(close::TIMEOUT, "hello did not come in time");
-                    }
-                });
-            }
+        if let Some(caller) = self.caller {
+            self.phase = Phase::Entering { re: None };
+            self.enter(caller, None, ctx);
+        } else {
+            self.watch(ctx);
         }
     }
 
@@ -596,6 +591,10 @@ impl SocketOwner for Device {
 
     fn socket(&mut self) -> &mut Socket {
         &mut self.socket
+    }
+
+    fn patience(&self) -> SocketPatience {
+        SocketPatience { close: CLOSE_PATIENCE, stall: self.node.settings().stall_timeout }
     }
 
     fn wants_input(&mut self) -> bool {
@@ -678,7 +677,7 @@ impl StreamHandler<Answer> for Device {
     fn handle(&mut self, answer: Answer, _: &mut Self::Context) {
         self.answered(answer.bytes);
         if let Some(id) = answer.re {
-            self.ids.remove(&id);
+            self.ids.retain(|other| *other != id);
         }
         match answer.result {
             Ok(_) if answer.re.is_none() => {}

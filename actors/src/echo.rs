@@ -55,7 +55,7 @@ impl Actor for Echo {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        drive(ctx, PATIENCE);
+        drive(ctx);
     }
 }
 
@@ -68,6 +68,10 @@ impl SocketOwner for Echo {
 
     fn wants_input(&mut self) -> bool {
         self.socket.queued_bytes() < HIGH_WATER
+    }
+
+    fn patience(&self) -> SocketPatience {
+        PATIENCE
     }
 
     fn received(&mut self, incoming: Incoming, _ctx: &mut Self::Context) {

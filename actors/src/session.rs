@@ -23,7 +23,7 @@ use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, Timestamp, UserId
 use sotto_schema::StoreError;
 use sotto_schema::planted::{self, Bug};
 use sotto_schema::rows::{Arrival, BacklogRow, MessageRow, ReceiptRow};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -411,12 +411,12 @@ impl Handler<Attach> for Session {
             ready: VecDeque::new(),
             account_sent: 0,
             account_head: 0,
-            backlog: HashMap::new(),
+            backlog: BTreeMap::new(),
             backlog_account: 0,
             joined: false,
             drained: false,
             reading: false,
-            marks: HashMap::new(),
+            marks: BTreeMap::new(),
             account_mark: 0,
             confirm: None,
             flushing: false,

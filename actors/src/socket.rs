@@ -541,8 +541,8 @@ pub struct Socket<S = TcpStream> {
     /// Pongs in the queue.
     pongs: usize,
     /// Answer to the newest ping, while too many pongs wait.
-    late_pong: Option<Bytes>,
-    bytes_in: u64,
+    late_pong: Option<Box<Bytes>>,
+    /// Bytes handed to the kernel since the handshake.
     bytes_out: u64,
     stalled_since: Option<Instant>,
     /// Whoever flushed last: woken when there is something to do again. A frame may be queued by another future of the
@@ -566,7 +566,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             max_queued: limits.max_queued,
             pongs: 0,
             late_pong: None,
-            bytes_in: 0,
             bytes_out: 0,
             stalled_since: None,
             driver: None,
@@ -628,7 +627,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 self.end(End::Dropped);
                 continue;
             }
-            self.bytes_in = self.bytes_in.saturating_add(u64::try_from(input.len()).unwrap_or(u64::MAX));
             match self.decoder.decode(input) {
                 Ok((used, Some(message))) => {
                     self.unread.extend_from_slice(input.get(used..).unwrap_or_default());
@@ -757,18 +755,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     #[must_use]
     pub fn stalled_since(&self) -> Option<Instant> {
         self.stalled_since
-    }
-
-    /// Bytes received since the handshake, those that came with it left out.
-    #[must_use]
-    pub fn bytes_in(&self) -> u64 {
-        self.bytes_in
-    }
-
-    /// Bytes handed to the kernel since the handshake.
-    #[must_use]
-    pub fn bytes_out(&self) -> u64 {
-        self.bytes_out
     }
 
     /// Has closing begun, on whichever side, or is the connection over? Then nothing can be sent.
@@ -915,7 +901,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Pongs are not held to the bound of the queue, but to a number of their own.
     fn push_pong(&mut self, payload: Bytes) {
         if self.pongs >= MAX_PONGS {
-            self.late_pong = Some(payload);
+            self.late_pong = Some(Box::new(payload));
             return;
         }
         self.pongs += 1;
@@ -938,7 +924,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             && self.pongs < MAX_PONGS
             && let Some(payload) = self.late_pong.take()
         {
-            self.push_pong(payload);
+            self.push_pong(*payload);
         }
     }
 

@@ -43,6 +43,9 @@ pub trait SocketOwner: Actor<Context = actix::Context<Self>> {
     /// The socket.
     fn socket(&mut self) -> &mut Socket<Self::Stream>;
 
+    /// How long it waits for its peer.
+    fn patience(&self) -> SocketPatience;
+
     /// Something came. After [`Incoming::End`] the driver stops the actor.
     fn received(&mut self, incoming: Incoming, ctx: &mut Self::Context);
 
@@ -58,14 +61,13 @@ pub trait SocketOwner: Actor<Context = actix::Context<Self>> {
 }
 
 /// Starts driving the actor's socket. Called once, in `started`.
-pub fn drive<A: SocketOwner>(ctx: &mut actix::Context<A>, patience: SocketPatience) {
-    ctx.spawn(SocketDriver { patience, close_by: None, timer: None });
+pub fn drive<A: SocketOwner>(ctx: &mut actix::Context<A>) {
+    ctx.spawn(SocketDriver { close_by: None, timer: None });
 }
 
 /// The future behind [`drive`]. It holds a timer only while it waits for a slow peer.
 #[derive(Debug)]
 pub struct SocketDriver {
-    patience: SocketPatience,
     /// When closing must be over; none while the socket is open.
     close_by: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -106,11 +108,12 @@ impl SocketDriver {
 
     /// When to lose patience, if there is anything to wait for.
     fn deadline<A: SocketOwner>(&mut self, actor: &mut A) -> Option<Instant> {
+        let patience = actor.patience();
         let socket = actor.socket();
         if socket.is_closing() {
-            return Some(*self.close_by.get_or_insert_with(|| Instant::now() + self.patience.close));
+            return Some(*self.close_by.get_or_insert_with(|| Instant::now() + patience.close));
         }
-        socket.stalled_since().map(|since| since + self.patience.stall)
+        socket.stalled_since().map(|since| since + patience.stall)
     }
 
     /// Is it time? If not, the task is woken when it is.
@@ -212,7 +215,7 @@ mod tests {
         type Context = Context<Self>;
 
         fn started(&mut self, ctx: &mut Self::Context) {
-            drive(ctx, QUICK);
+            drive(ctx);
         }
 
         fn stopped(&mut self, _ctx: &mut Self::Context) {
@@ -226,6 +229,10 @@ mod tests {
 
         fn socket(&mut self) -> &mut Socket {
             &mut self.socket
+        }
+
+        fn patience(&self) -> SocketPatience {
+            QUICK
         }
 
         fn received(&mut self, incoming: Incoming, _ctx: &mut Self::Context) {

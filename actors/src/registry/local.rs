@@ -1,13 +1,21 @@
 //! Who is at this node: a sharded map in memory.
 
 use super::Registration;
-use sotto_protocol::{DeviceId, SessionId};
+use sotto_protocol::{DeviceId, SessionId, UserId};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 64;
 
-type Shard = HashMap<DeviceId, Registration>;
+/// What is known of a device, whose id is the key.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    user: UserId,
+    connection: SessionId,
+    attempt: i64,
+}
+
+type Shard = HashMap<DeviceId, Known>;
 
 /// Connections by device.
 #[derive(Debug)]
@@ -30,13 +38,14 @@ impl LocalRegistry {
     }
 
     pub(super) fn register(&self, fresh: Registration) -> bool {
-        let Some(mut shard) = self.shard(fresh.device) else {
+        let Registration { user, device, connection, attempt } = fresh;
+        let Some(mut shard) = self.shard(device) else {
             return false;
         };
-        if shard.get(&fresh.device).is_some_and(|known| known.attempt > fresh.attempt) {
+        if shard.get(&device).is_some_and(|known| known.attempt > attempt) {
             return false;
         }
-        shard.insert(fresh.device, fresh);
+        shard.insert(device, Known { user, connection, attempt });
         true
     }
 
@@ -56,7 +65,13 @@ impl LocalRegistry {
     pub(super) fn all(&self) -> Vec<Registration> {
         let mut all = Vec::new();
         for shard in &self.shards {
-            all.extend(shard.lock().unwrap_or_else(PoisonError::into_inner).values().copied());
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend(shard.iter().map(|(&device, &Known { user, connection, attempt })| Registration {
+                user,
+                device,
+                connection,
+                attempt,
+            }));
         }
         all
     }
@@ -70,7 +85,6 @@ impl LocalRegistry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sotto_protocol::UserId;
 
     #[test]
     fn an_older_attempt_never_replaces_a_newer_one_nor_removes_it() {

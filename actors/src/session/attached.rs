@@ -15,7 +15,7 @@ use sotto_protocol::{ConversationId, DeviceId, Seq, SessionId, UserId, close};
 use sotto_schema::append::{AccountMark, DeliveredMark};
 use sotto_schema::planted::{self, Bug};
 use sotto_schema::rows::{BacklogRow, MessageRow, ReceiptRow};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -65,13 +65,13 @@ pub(super) struct Attached {
     pub(super) account_sent: i64,
     pub(super) account_head: i64,
     /// What the first look found waiting: number and receipt per conversation, and the account event.
-    pub(super) backlog: HashMap<ConversationId, (Seq, i64)>,
+    pub(super) backlog: BTreeMap<ConversationId, (Seq, i64)>,
     pub(super) backlog_account: i64,
     pub(super) joined: bool,
     pub(super) drained: bool,
     pub(super) reading: bool,
     /// Marks that wait for the Journal, and the acknowledgement that they confirm.
-    pub(super) marks: HashMap<ConversationId, DeliveredMark>,
+    pub(super) marks: BTreeMap<ConversationId, DeliveredMark>,
     pub(super) account_mark: i64,
     pub(super) confirm: Option<u64>,
     pub(super) flushing: bool,
@@ -307,8 +307,7 @@ pub(super) fn acked(n: u64) -> Bytes {
 }
 
 pub(super) fn take_marks(device: &mut Attached) -> Marks {
-    let mut delivered: Vec<DeliveredMark> = device.marks.drain().map(|(_, mark)| mark).collect();
-    delivered.sort_unstable_by_key(|mark| mark.conversation_id);
+    let delivered = std::mem::take(&mut device.marks).into_values().collect();
     let seen = std::mem::take(&mut device.account_mark);
     let accounts = if seen > 0 { vec![AccountMark { device_id: device.device_id, seen }] } else { Vec::new() };
     Marks { delivered, reads: Vec::new(), accounts }
