@@ -70,6 +70,12 @@ impl Pressure {
         self.0.waiting.load(Ordering::Relaxed) <= LIGHT
     }
 
+    /// Whether more than half of what is let in is on its way.
+    #[must_use]
+    pub fn is_heavy(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) > self.0.room.load(Ordering::Relaxed) / 2
+    }
+
     /// A Journal has written so many messages in one transaction, and more were waiting.
     pub fn note(&self, written: usize, took: Duration) {
         if written < TELLING {
@@ -114,6 +120,15 @@ mod tests {
         assert!(!pressure.is_light());
         permits.pop();
         assert!(pressure.is_light());
+    }
+
+    #[test]
+    fn more_than_half_of_the_room_is_heavy() {
+        let pressure = Pressure::new(1);
+        let mut permits: Vec<_> = (0..UNKNOWN / 2).filter_map(|_| pressure.enter()).collect();
+        assert!(!pressure.is_heavy());
+        permits.extend(pressure.enter());
+        assert!(pressure.is_heavy());
     }
 
     #[test]

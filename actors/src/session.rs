@@ -241,7 +241,7 @@ impl Session {
         let (connection, device_id) = (device.connection, device.device_id);
         let room = device.window.room();
         let (known, after, up_to) = (place.known, place.sent, place.head);
-        let read_size = device.read_size;
+        let limit = device.read_limit(self.node.pressure());
         let (receipts_sent, receipts_head) = (place.receipts_sent, place.receipts_head);
         let what = match known {
             false => "place",
@@ -254,7 +254,6 @@ impl Session {
                 return Ok(Read::Place(conversation, store.place(user, device_id, conversation).await?));
             }
             if after < up_to {
-                let limit = room.min(read_size);
                 let rows = store.messages(conversation, user, after, up_to, number(limit)).await?;
                 return Ok(Read::Messages { conversation, up_to, limit, rows });
             }

@@ -3,6 +3,7 @@
 use crate::device::{Device, Push};
 use crate::journal::Marks;
 use crate::mailbox::tell;
+use crate::pressure::Pressure;
 use crate::registry::Registration;
 use crate::render;
 use crate::session::Delivery;
@@ -87,7 +88,7 @@ pub(super) struct Attached {
     pub(super) out: Vec<Bytes>,
     /// Size of what is kept ahead of reads.
     pub(super) ahead_bytes: usize,
-    /// Messages that the next read asks for at most.
+    /// Messages that are about as many bytes as a read should bring.
     pub(super) read_size: usize,
 }
 
@@ -98,6 +99,9 @@ const MARKS_EVERY: Duration = Duration::from_millis(350);
 pub(super) const READ_AT_ONCE: usize = 64;
 /// Bytes that every later one should bring, about.
 const READ_BYTES: usize = 256 * 1024;
+/// Messages of a read while the node has more to store than it can: what has been read stays in memory until its socket
+/// has taken it.
+const READ_UNDER_PRESSURE: usize = 16;
 /// Most bytes of messages that a connection keeps ahead of a read …
 const AHEAD_BYTES: usize = 64 * 1024;
 /// … and most messages of one conversation.
@@ -106,6 +110,12 @@ const AHEAD: usize = 64;
 impl Attached {
     pub(super) const fn registration(&self, user: UserId) -> Registration {
         Registration { user, device: self.device_id, connection: self.connection, attempt: self.attempt }
+    }
+
+    /// How many messages the next read asks for. Whoever has just come back may have much to catch up on, and gets it fast.
+    pub(super) fn read_limit(&self, pressure: &Pressure) -> usize {
+        let most = if self.drained && pressure.is_heavy() { READ_UNDER_PRESSURE } else { self.read_size };
+        self.window.room().min(most)
     }
 
     /// Keeps a message whose predecessors are being read. What does not fit is read in its turn.
