@@ -21,7 +21,7 @@ use bytes::{Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sotto_protocol::frame::{
-    Ack as AckFrame, Auth, AuthExpiring, Empty, Frame, Hello, MarkRead, PresenceUp, RawFrame, Typing, Welcome,
+    Ack as AckFrame, Auth, Empty, Frame, Hello, MarkRead, PresenceUp, RawFrame, Typing, Welcome,
 };
 use sotto_protocol::message::{OutgoingMessage, Sender};
 use sotto_protocol::{ErrorCode, Problem, SessionId, Timestamp, close, json, limits};
@@ -39,7 +39,7 @@ mod wire;
 
 pub use messages::{Joined, Push, Whisper};
 
-use clock::{Clock, Due, WARN_BEFORE};
+use clock::Clock;
 use pace::Pace;
 use wire::{as_validation, close_reason, read_frame};
 
@@ -229,9 +229,7 @@ impl Device {
 
     /// Claims the connection's number in the database, then joins the session (rules D3 and D7).
     fn enter(&mut self, caller: Caller, attempt: Option<i64>, ctx: &mut Context<Self>) {
-        self.caller = Some(caller);
-        self.clock.begin_token(caller.token_expires_at);
-        self.watch(ctx);
+        self.admit(caller, ctx);
         let node = self.node.clone();
         let number = attempt.map(connection_number).filter(|_| !planted::is(Bug::UnfencedRegistration));
         let is_slow = planted::is(Bug::SlowRegistration) || planted::is(Bug::UnfencedRegistration);
@@ -297,43 +295,6 @@ impl Device {
                 }
             });
         }));
-    }
-
-    /// What is due next, and in how long.
-    fn next_due(&self) -> (Due, Duration) {
-        let hello_by = if let Phase::Silent { until } = self.phase { Some(until) } else { None };
-        self.clock.next(hello_by, self.caller.map(|caller| caller.token_expires_at))
-    }
-
-    /// Sets the timer for it.
-    fn watch(&mut self, ctx: &mut Context<Self>) {
-        if let Some(timer) = self.timer.take() {
-            ctx.cancel_future(timer);
-        }
-        let (_, wait) = self.next_due();
-        self.timer = Some(ctx.run_later(wait, |device, ctx| {
-            device.timer = None;
-            // A timer that is cancelled in its last moment comes all the same.
-            if let (due, Duration::ZERO) = device.next_due() {
-                device.happens(due);
-            }
-            if !device.socket.is_closing() {
-                device.watch(ctx);
-            }
-        }));
-    }
-
-    fn happens(&mut self, due: Due) {
-        match due {
-            Due::Beat => self.beat(),
-            Due::Hello => self.socket.start_close(close::TIMEOUT, "hello did not come in time"),
-            Due::Warning => {
-                self.clock.warned();
-                let expiring = AuthExpiring { expires_in: WARN_BEFORE.as_secs() };
-                self.write(Frame::new("auth_expiring", expiring).to_text());
-            }
-            Due::Expiry => self.socket.start_close(close::TOKEN_EXPIRED, "token expired"),
-        }
     }
 
     fn request(&mut self, frame: &RawFrame<'_>, ctx: &mut Context<Self>) {
@@ -529,9 +490,7 @@ impl Device {
             let known = device.caller.map(|known| known.device_id);
             match caller {
                 Ok(caller) if Some(caller.device_id) == known => {
-                    device.caller = Some(caller);
-                    device.clock.begin_token(caller.token_expires_at);
-                    device.watch(ctx);
+                    device.admit(caller, ctx);
                     if re.is_some() {
                         device.write(Frame::new("ok", Empty {}).answering(re).to_text());
                     }

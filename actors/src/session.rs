@@ -257,9 +257,8 @@ impl Session {
                 let rows = store.messages(conversation, user, after, up_to, number(limit)).await?;
                 return Ok(Read::Messages { conversation, up_to, limit, rows });
             }
-            let limit = room;
-            let rows = store.receipts(conversation, user, device_id, receipts_sent, number(limit)).await?;
-            Ok(Read::Receipts { conversation, up_to: receipts_head, limit, rows })
+            let rows = store.receipts(conversation, user, device_id, receipts_sent, number(room)).await?;
+            Ok(Read::Receipts { conversation, up_to: receipts_head, limit: room, rows })
         };
         ctx.spawn(work.into_actor(self).map(move |read, session, ctx| {
             session.have_read(connection, Some(conversation), read, ctx);

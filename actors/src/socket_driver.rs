@@ -108,12 +108,10 @@ impl SocketDriver {
 
     /// When to lose patience, if there is anything to wait for.
     fn deadline<A: SocketOwner>(&mut self, actor: &mut A) -> Option<Instant> {
-        let patience = actor.patience();
-        let socket = actor.socket();
-        if socket.is_closing() {
-            return Some(*self.close_by.get_or_insert_with(|| Instant::now() + patience.close));
+        if actor.socket().is_closing() {
+            return Some(*self.close_by.get_or_insert_with(|| Instant::now() + actor.patience().close));
         }
-        socket.stalled_since().map(|since| since + patience.stall)
+        actor.socket().stalled_since().map(|since| since + actor.patience().stall)
     }
 
     /// Is it time? If not, the task is woken when it is.

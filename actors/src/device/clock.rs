@@ -1,15 +1,19 @@
 //! What has its time in a device's life: pings, a `hello` that does not come, and the end of the access token with its
 //! warning. All by one timer, for each takes more than a hundred bytes of an idle connection.
 
-use sotto_protocol::Timestamp;
+use super::{Device, Phase};
+use crate::identity::Caller;
+use actix::{AsyncContext, Context};
+use sotto_protocol::frame::{AuthExpiring, Frame};
+use sotto_protocol::{Timestamp, close};
 use std::time::{Duration, Instant};
 
 /// The warning before a token runs out.
-pub(super) const WARN_BEFORE: Duration = Duration::from_secs(60);
+const WARN_BEFORE: Duration = Duration::from_secs(60);
 
 /// What is next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+enum Due {
     /// A ping.
     Beat,
     /// The end of the wait for `hello`.
@@ -40,18 +44,18 @@ impl Clock {
     }
 
     /// There is a token. If it ends within a minute, it is not announced.
-    pub(super) fn begin_token(&mut self, end: Timestamp) {
+    fn begin_token(&mut self, end: Timestamp) {
         self.warns = end.since(Timestamp::now()) > WARN_BEFORE;
     }
 
     /// The end of the token was announced.
-    pub(super) const fn warned(&mut self) {
+    const fn warned(&mut self) {
         self.warns = false;
     }
 
     /// What is due first, and in how long. `hello_by`: when the wait for `hello` ends, if it is still waited for;
     /// `token_end`: when the token ends, if there is one.
-    pub(super) fn next(&self, hello_by: Option<Instant>, token_end: Option<Timestamp>) -> (Due, Duration) {
+    fn next(&self, hello_by: Option<Instant>, token_end: Option<Timestamp>) -> (Due, Duration) {
         let now = Instant::now();
         let beat = (Due::Beat, self.next_beat.saturating_duration_since(now));
         let hello = hello_by.map(|by| (Due::Hello, by.saturating_duration_since(now)));
@@ -60,6 +64,52 @@ impl Clock {
             if self.warns { (Due::Warning, left.saturating_sub(WARN_BEFORE)) } else { (Due::Expiry, left) }
         });
         [hello, token].into_iter().flatten().fold(beat, |first, other| if other.1 < first.1 { other } else { first })
+    }
+}
+
+impl Device {
+    /// Notes who is there, and for how long.
+    pub(super) fn admit(&mut self, caller: Caller, ctx: &mut Context<Self>) {
+        self.caller = Some(caller);
+        self.clock.begin_token(caller.token_expires_at);
+        self.watch(ctx);
+    }
+
+    /// What is due next, and in how long.
+    fn next_due(&self) -> (Due, Duration) {
+        let hello_by = if let Phase::Silent { until } = self.phase { Some(until) } else { None };
+        self.clock.next(hello_by, self.caller.map(|caller| caller.token_expires_at))
+    }
+
+    /// Sets the timer for it.
+    pub(super) fn watch(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let (_, wait) = self.next_due();
+        self.timer = Some(ctx.run_later(wait, |device, ctx| {
+            device.timer = None;
+            // A timer that is cancelled in its last moment comes all the same.
+            if let (due, Duration::ZERO) = device.next_due() {
+                device.happens(due);
+            }
+            if !device.socket.is_closing() {
+                device.watch(ctx);
+            }
+        }));
+    }
+
+    fn happens(&mut self, due: Due) {
+        match due {
+            Due::Beat => self.beat(),
+            Due::Hello => self.socket.start_close(close::TIMEOUT, "hello did not come in time"),
+            Due::Warning => {
+                self.clock.warned();
+                let expiring = AuthExpiring { expires_in: WARN_BEFORE.as_secs() };
+                self.write(Frame::new("auth_expiring", expiring).to_text());
+            }
+            Due::Expiry => self.socket.start_close(close::TOKEN_EXPIRED, "token expired"),
+        }
     }
 }
 
