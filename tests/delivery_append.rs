@@ -4,6 +4,7 @@ mod contention;
 mod device_lists;
 mod few;
 mod limits;
+mod near;
 mod nodes;
 mod read_marks;
 

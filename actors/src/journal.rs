@@ -53,6 +53,9 @@ const MARKS_LATE: Duration = Duration::from_millis(200);
 const MANY_WRITES: usize = 32;
 /// A message that has waited so long is answered and not written.
 const TOO_OLD: Duration = Duration::from_secs(5);
+/// A place in a near Journal is given back so much later when its message could not be written: PostgreSQL may refuse a
+/// near Journal's connections and have those of home, and soon all goes home.
+const PLACE_RESTS: Duration = Duration::from_secs(10);
 /// On the side lane, where the next turn may be half a second away, already after this time.
 const TOO_OLD_ASIDE: Duration = Duration::from_secs(4);
 
@@ -363,6 +366,9 @@ impl Journal {
             let outcome = outcome.filter(|outcome| *outcome != Appended::Locked);
             // A conversation that died has nobody to tell; its clients repeat.
             let _ = waiting.write.reply.send(Written { ticket: waiting.write.ticket, outcome });
+            if let Some(place) = waiting.write.place.filter(|_| outcome.is_none()) {
+                ctx.run_later(PLACE_RESTS, move |_, _| drop(place));
+            }
         }
         // Before what has come to the side meanwhile: of the same conversation it is later.
         for waiting in held.into_iter().rev() {
