@@ -219,7 +219,12 @@ impl Running {
             ..ListenerSettings::default()
         };
         let (services, config) = (services.clone(), Arc::new(config.clone()));
-        let make = move || app(&services, &config, door);
+        let make = move || {
+            if door != Door::Admin {
+                services.node.threads().join();
+            }
+            app(&services, &config, door)
+        };
         let (server, handle) =
             listen(vec![listener], &settings, make, upgrades).map_err(|error| BootError::Listen { address, error })?;
         self.servers.push(actix_rt::spawn(server));

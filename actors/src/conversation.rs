@@ -45,7 +45,7 @@ use recent::{Recent, Stored};
 use state::{State, check_devices};
 
 /// Mailbox: sends and news that may wait.
-const CAPACITY: usize = 1024;
+pub(crate) const CAPACITY: usize = 1024;
 /// Most sends waiting and in flight together.
 const MAX_PENDING: usize = 4096;
 /// Checks of one message against versions that moved meanwhile.
@@ -537,7 +537,6 @@ impl Actor for Conversation {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(CAPACITY);
         let (sender, receiver) = mpsc::unbounded_channel();
         self.written = Some(sender);
         ctx.add_stream(futures::stream::unfold(receiver, |mut receiver| async move {

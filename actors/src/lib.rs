@@ -24,6 +24,7 @@ pub mod socket;
 pub mod socket_driver;
 pub mod sweep;
 pub mod sync;
+pub mod threads;
 pub mod tree;
 pub mod window;
 

@@ -3,7 +3,7 @@
 use crate::bus::seal::ClusterKeys;
 use crate::bus::{Bus, RedisBus};
 use crate::cluster::{self, Cluster, View};
-use crate::conversation::{Conversation, MarksRaised, MembersMoved, ReadUpTo, Send, Wake as WakeConversation};
+use crate::conversation::{self, Conversation, MarksRaised, MembersMoved, ReadUpTo, Send, Wake as WakeConversation};
 use crate::directory::Directory;
 use crate::identity::Identity;
 use crate::journal::{Journals, Marks, Raise};
@@ -16,6 +16,7 @@ use crate::registry::{Incarnation, RedisRegistry, Registry};
 use crate::reply::Reply;
 use crate::session::{ReadAgain, Session};
 use crate::sweep::Sweep;
+use crate::threads::Threads;
 use crate::tree::{Alarm, Vital};
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
@@ -133,7 +134,8 @@ struct Inner {
     alarm: Arc<Alarm>,
     registry: Registry,
     bus: Bus,
-    journals: OnceLock<Journals>,
+    journals: OnceLock<Arc<Journals>>,
+    threads: Threads,
     pressure: Pressure,
     sweep: OnceLock<Addr<Sweep>>,
     cluster: OnceLock<Addr<Cluster>>,
@@ -223,6 +225,7 @@ impl Node {
             registry,
             bus,
             journals: OnceLock::new(),
+            threads: Threads::default(),
             pressure: Pressure::new(journals),
             sweep: OnceLock::new(),
             cluster: OnceLock::new(),
@@ -241,7 +244,7 @@ impl Node {
             store,
         }));
         // Set once: nobody else has the node yet.
-        let _ = node.0.journals.set(Journals::start(&node, journals));
+        let _ = node.0.journals.set(Arc::new(Journals::start(&node, journals)));
         let _ = node.0.sweep.set(Sweep::new(node.clone(), position).start());
         let rows = cluster::join(&node).await?;
         // Heard first, then registered: what is told to a registration must find an ear (rule D3).
@@ -345,7 +348,13 @@ impl Node {
         self.0.sessions.get_or_start(user, || Session::new(user, self.clone()).start())
     }
 
-    /// Tells a conversation something; it starts on the calling arbiter if it is not active.
+    /// The threads among which conversations are parted: those that serve connections join them.
+    #[must_use]
+    pub fn threads(&self) -> &Threads {
+        &self.0.threads
+    }
+
+    /// Tells a conversation something; if it is not active, it starts on the thread that its id falls to.
     ///
     /// # Errors
     /// Its mailbox is full or it has just stopped.
@@ -357,7 +366,14 @@ impl Node {
         M::Result: std::marker::Send,
     {
         let journals = self.0.journals.get().ok_or(Refused::Closed)?;
-        let start = || Conversation::new(id, self.clone(), journals.route(self, id)).start();
+        let start = || {
+            let (node, journals) = (self.clone(), Arc::clone(journals));
+            let make = move || {
+                let route = journals.route(&node, id);
+                Conversation::new(id, node, route)
+            };
+            self.0.threads.start(id.as_bytes(), conversation::CAPACITY, make)
+        };
         tell(&self.0.conversations.get_or_start(id, start), message)
     }
 

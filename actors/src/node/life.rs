@@ -2,7 +2,7 @@
 
 use super::{Admission, Node};
 use crate::cluster::{self, Cluster, View};
-use crate::journal::{Flush, Journals};
+use crate::journal::Flush;
 use crate::mailbox::{ask, tell};
 use crate::session::Drain;
 use actix::dev::ToEnvelope;
@@ -147,7 +147,7 @@ impl Node {
         while !self.0.sessions.is_empty() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        for journal in self.0.journals.get().into_iter().flat_map(Journals::all) {
+        for journal in self.0.journals.get().into_iter().flat_map(|journals| journals.all()) {
             let flush = ask(journal, Flush);
             if tokio::time::timeout_at(deadline.max(tokio::time::Instant::now() + Duration::from_secs(1)), flush)
                 .await
