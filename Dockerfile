@@ -18,7 +18,10 @@ ARG RUNTIME=gcr.io/distroless/cc-debian12:nonroot
 FROM rust:${RUST}-slim-bookworm AS dependencies
 # The image carries no line tables: backtraces name functions, and the program is a third of the size.
 ENV CARGO_PROFILE_RELEASE_DEBUG=false
+# For jemalloc; the image has a compiler.
+RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY protocol/Cargo.toml protocol/
 COPY schema/Cargo.toml schema/

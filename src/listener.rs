@@ -29,6 +29,7 @@ use actix_web::dev::AppConfig;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::BytesMut;
 use futures::future::LocalBoxFuture;
+use sotto_actors::socket::Upgraded;
 use sotto_protocol::{ErrorCode, Problem};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -37,7 +38,7 @@ use uuid::Uuid;
 
 use self::line::{Line, Served};
 
-/// An answer to an upgrade must be written within this time.
+/// A refusal of an upgrade must be written within this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After a refusal, what the peer still sends is read for this long at most, so that no reset swallows the answer.
@@ -278,16 +279,12 @@ impl UpgradeRequest {
             .any(|item| item.trim() == subprotocol)
     }
 
-    /// Answers 101 (RFC 6455, 4.2.2) and gives the stream away, with the bytes that were read from it already: they
-    /// may hold the client's first frames. `subprotocol` must be one that the client [offers](Self::offers).
+    /// Accepts, and gives away the stream and the answer 101 (RFC 6455, 4.2.2) that is to be written on it.
+    /// `subprotocol` must be one that the client [offers](Self::offers).
     ///
     /// # Errors
-    /// The peer is gone or did not take the answer within five seconds, or the subprotocol is no header value.
-    pub async fn accept(
-        mut self,
-        subprotocol: Option<&str>,
-        headers: &[(HeaderName, HeaderValue)],
-    ) -> io::Result<(TcpStream, BytesMut)> {
+    /// The request has no key, or the subprotocol is no header value.
+    pub fn accept(mut self, subprotocol: Option<&str>, headers: &[(HeaderName, HeaderValue)]) -> io::Result<Upgraded> {
         let key = self.headers().get(header::SEC_WEBSOCKET_KEY).ok_or(io::ErrorKind::InvalidData)?;
         let accept = ws::hash_key(key.as_bytes());
         let mut answer = self.begin_answer(StatusCode::SWITCHING_PROTOCOLS);
@@ -299,8 +296,7 @@ impl UpgradeRequest {
             put(&mut answer, "sec-websocket-protocol", value.as_bytes());
         }
         end_head(&mut answer, headers);
-        self.write(&answer).await?;
-        Ok((self.stream, self.unread))
+        Ok(Upgraded { stream: self.stream, unread: self.unread, answer: answer.into() })
     }
 
     /// Answers with a complete response and closes the connection. A peer that is gone already is no error.
@@ -529,8 +525,7 @@ mod tests {
             .route("/ws", async |request: UpgradeRequest| {
                 let subprotocol = request.offers("echo.v1").then_some("echo.v1");
                 let extra = [(header::SERVER, HeaderValue::from_static("test"))];
-                let (stream, unread) = request.accept(subprotocol, &extra).await.unwrap();
-                Echo::new(stream, unread, 1000).start();
+                Echo::new(request.accept(subprotocol, &extra).unwrap(), 1000).start();
             })
             .route("/full", async |request: UpgradeRequest| {
                 request.reject_with(Problem::unavailable("no room").retry_after(1500), &[]).await;

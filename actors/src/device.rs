@@ -14,10 +14,10 @@ use crate::rate_limit::Decision;
 use crate::registry::connection_number;
 use crate::reply::{Answer, AnswerBody, Reply};
 use crate::session::{Ack, Attach, Detach, Session, SetActivity};
-use crate::socket::{Incoming, SendError, Socket, SocketLimits, Violation};
+use crate::socket::{Incoming, SendError, Socket, SocketLimits, Upgraded, Violation};
 use crate::socket_driver::{SocketOwner, SocketPatience, drive};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, SpawnHandle, StreamHandler, WrapFuture};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sotto_protocol::frame::{
@@ -114,22 +114,16 @@ pub struct Device {
 }
 
 impl Device {
-    /// A device's socket over an upgraded stream. `unread` is what came beyond the handshake; `caller` is who an
-    /// `Authorization` header has proven to be there, else `hello` is waited for. `refused`: closed with 4510 at once.
+    /// A device's socket over an upgraded stream. `caller` is who an `Authorization` header has proven to be there: the
+    /// answer to the handshake goes with the `welcome` then. Else `hello` is waited for. `refused`: closed with 4510 at once.
     #[must_use]
-    pub fn new(
-        stream: TcpStream,
-        unread: BytesMut,
-        node: Node,
-        caller: Option<Caller>,
-        address: IpAddr,
-        refused: bool,
-    ) -> Self {
+    pub fn new(upgraded: Upgraded, node: Node, caller: Option<Caller>, address: IpAddr, refused: bool) -> Self {
         let first = if caller.is_some() { limits::MAX_FRAME } else { limits::MAX_HELLO };
         let socket_limits = SocketLimits { max_message: first, max_frame: first, max_queued: MAX_QUEUED };
         let settings = node.settings();
+        let socket = Socket::new(upgraded, socket_limits);
         Self {
-            socket: Socket::new(stream, unread, socket_limits),
+            socket: if caller.is_some() { socket.held() } else { socket },
             connection: SessionId::random(),
             phase: Phase::Silent { until: Instant::now() + settings.hello_timeout },
             caller,

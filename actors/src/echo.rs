@@ -8,10 +8,9 @@
 use std::time::Duration;
 
 use actix::{Actor, Context};
-use bytes::BytesMut;
 use tokio::net::TcpStream;
 
-use crate::socket::{Incoming, SendError, Socket, SocketLimits};
+use crate::socket::{Incoming, SendError, Socket, SocketLimits, Upgraded};
 use crate::socket_driver::{SocketOwner, SocketPatience, drive};
 
 /// Bytes that may wait to be written before reading stops.
@@ -29,17 +28,16 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// An echo over an upgraded stream; `unread` is what was read beyond the handshake, `max_message` the longest
-    /// message in bytes.
+    /// An echo over an upgraded stream; `max_message` is the longest message in bytes.
     #[must_use]
-    pub fn new(stream: TcpStream, unread: BytesMut, max_message: usize) -> Self {
+    pub fn new(upgraded: Upgraded, max_message: usize) -> Self {
         let limits = SocketLimits {
             max_message,
             max_frame: max_message,
             // Reading stops at the mark, so at most one more message comes on top.
             max_queued: HIGH_WATER.saturating_add(max_message).saturating_add(HEAD_ROOM),
         };
-        Self { socket: Socket::new(stream, unread, limits) }
+        Self { socket: Socket::new(upgraded, limits) }
     }
 
     /// Neither error needs an answer: the queue cannot be full, since reading stopped before, and what comes in

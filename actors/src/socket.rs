@@ -469,7 +469,20 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// A frame that waits to be written. The payload is shared with every other socket that it goes to.
+/// A stream whose handshake is in order, and the answer that its client waits for.
+#[derive(Debug)]
+pub struct Upgraded<S = TcpStream> {
+    /// The stream.
+    pub stream: S,
+    /// What was read beyond the handshake: a client may send its first frames together with it, and they must not be
+    /// lost.
+    pub unread: BytesMut,
+    /// The response 101 (RFC 6455, 4.2.2), to be written before any frame. Empty: it was written already.
+    pub answer: Bytes,
+}
+
+/// A frame that waits to be written, or what goes before all frames and has no head. The payload is shared with every
+/// other socket that it goes to.
 #[derive(Debug)]
 struct Outgoing {
     head: [u8; 10],
@@ -496,6 +509,15 @@ impl Outgoing {
             ([first, 127, a, b, c, d, e, f, g, h], 10)
         };
         Self { head, head_len, is_pong: opcode == Opcode::Pong, payload }
+    }
+
+    /// The answer to the handshake.
+    fn answer(payload: Bytes) -> Self {
+        Self { head: [0; 10], head_len: 0, is_pong: false, payload }
+    }
+
+    fn is_answer(&self) -> bool {
+        self.head_len == 0
     }
 
     fn head(&self) -> &[u8] {
@@ -548,14 +570,16 @@ pub struct Socket<S = TcpStream> {
     /// Whoever flushed last: woken when there is something to do again. A frame may be queued by another future of the
     /// same task, after the one that writes has had its turn.
     driver: Option<Waker>,
+    /// The answer to the handshake waits for the first frame.
+    is_held: bool,
     phase: Phase,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// Takes a stream whose handshake is done. `unread` is what was read beyond the handshake: a client may send its
-    /// first frames together with it, and they must not be lost.
-    pub fn new(stream: S, unread: BytesMut, limits: SocketLimits) -> Self {
-        Self {
+    /// Takes a stream, and answers the handshake with the next flush.
+    pub fn new(upgraded: Upgraded<S>, limits: SocketLimits) -> Self {
+        let Upgraded { stream, unread, answer } = upgraded;
+        let mut socket = Self {
             stream,
             decoder: Decoder::new(limits.max_message, limits.max_frame),
             // An empty buffer still holds the memory it was cut from.
@@ -569,8 +593,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             bytes_out: 0,
             stalled_since: None,
             driver: None,
+            is_held: false,
             phase: Phase::Open,
+        };
+        if !answer.is_empty() {
+            socket.push(Outgoing::answer(answer));
         }
+        socket
+    }
+
+    /// Keeps the answer to the handshake back until there is a frame to send: for an owner that will soon have one. They
+    /// travel together then, and the client wakes up once.
+    #[must_use]
+    pub fn held(mut self) -> Self {
+        self.is_held = true;
+        self
     }
 
     /// The stream below, to ask for its addresses.
@@ -682,13 +719,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Begins the closing handshake and forgets what is queued, but for a frame that is half written: for a peer
-    /// that does not read. Without effect on the phase when the socket is closing already.
+    /// Begins the closing handshake and forgets what is queued, but for a frame that is half written and the answer to
+    /// the handshake: for a peer that does not read. Without effect on the phase when the socket is closing already.
     pub fn cut(&mut self, code: u16, reason: &str) {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        self.queue.truncate(usize::from(self.front_written > 0));
+        let stays = self.front_written > 0 || self.queue.front().is_some_and(Outgoing::is_answer);
+        self.queue.truncate(usize::from(stays));
         self.queued = self.queue.front().map_or(0, |front| front.len().saturating_sub(self.front_written));
         self.pongs = self.queue.iter().filter(|frame| frame.is_pong).count();
         self.late_pong = None;
@@ -713,7 +751,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             self.driver = Some(cx.waker().clone());
         }
         loop {
-            if matches!(self.phase, Phase::Over(_)) {
+            if self.is_held || matches!(self.phase, Phase::Over(_)) {
                 return Poll::Ready(());
             }
             if self.queue.is_empty() {
@@ -883,6 +921,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     fn push(&mut self, frame: Outgoing) {
+        self.is_held = false;
         self.queued += frame.len();
         self.queue.push_back(frame);
     }
@@ -948,6 +987,7 @@ mod tests {
     use std::future::{Future, poll_fn};
     use std::time::Duration;
 
+    use futures::FutureExt as _;
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -1035,7 +1075,11 @@ mod tests {
 
     fn socket_pair(buffer: usize, limits: SocketLimits) -> (DuplexStream, Socket<DuplexStream>) {
         let (client, server) = tokio::io::duplex(buffer);
-        (client, Socket::new(server, BytesMut::new(), limits))
+        (client, Socket::new(answered(server), limits))
+    }
+
+    fn answered<S>(stream: S) -> Upgraded<S> {
+        Upgraded { stream, unread: BytesMut::new(), answer: Bytes::new() }
     }
 
     struct Outcome {
@@ -1116,10 +1160,45 @@ mod tests {
     }
 
     #[test]
+    fn a_held_answer_goes_with_the_first_frame_and_before_it() {
+        let opened = |buffer| {
+            let (client, server) = tokio::io::duplex(buffer);
+            let upgraded = Upgraded { answer: Bytes::from_static(b"HTTP/1.1 101\r\n\r\n"), ..answered(server) };
+            (client, Socket::new(upgraded, LIMITS))
+        };
+        block(async {
+            let mut read = [0; 64];
+            let (mut client, mut socket) = opened(64);
+            flushed(&mut socket).await;
+            let count = client.read(&mut read).await.unwrap();
+            assert_eq!(&read[..count], b"HTTP/1.1 101\r\n\r\n", "what is not held goes at once");
+
+            let (mut client, socket) = opened(64);
+            let mut socket = socket.held();
+            flushed(&mut socket).await;
+            assert!(client.read(&mut read).now_or_never().is_none());
+            socket.send_text("welcome".into()).unwrap();
+            flushed(&mut socket).await;
+            let count = client.read(&mut read).await.unwrap();
+            assert_eq!(&read[..count], b"HTTP/1.1 101\r\n\r\n\x81\x07welcome");
+
+            // A peer that is cut off still learns that it was connected.
+            let (mut client, socket) = opened(64);
+            let mut socket = socket.held();
+            socket.send_text("welcome".into()).unwrap();
+            socket.cut(4420, "");
+            flushed(&mut socket).await;
+            let count = client.read(&mut read).await.unwrap();
+            assert_eq!(&read[..count], b"HTTP/1.1 101\r\n\r\n\x88\x02\x11\x44");
+        });
+    }
+
+    #[test]
     fn frames_glued_to_the_handshake_come_first() {
         let (mut client, server) = tokio::io::duplex(1024);
         let glued = [frame(TEXT, b"one"), frame(TEXT, b"two"), frame(TEXT, b"three")[..4].to_vec()].concat();
-        let mut socket = Socket::new(server, BytesMut::from(glued.as_slice()), LIMITS);
+        let upgraded = Upgraded { unread: BytesMut::from(glued.as_slice()), ..answered(server) };
+        let mut socket = Socket::new(upgraded, LIMITS);
         block(async {
             assert_eq!(next(&mut socket).await, Incoming::Text("one".into()));
             assert_eq!(next(&mut socket).await, Incoming::Text("two".into()));

@@ -181,7 +181,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::socket::{CloseFrame, End, SocketLimits};
+    use crate::socket::{CloseFrame, End, SocketLimits, Upgraded};
 
     const MEBIBYTE: usize = 1 << 20;
     const LIMITS: SocketLimits = SocketLimits { max_message: 1000, max_frame: 1000, max_queued: 64 * MEBIBYTE };
@@ -281,7 +281,8 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let (report, outcome) = oneshot::channel();
-        let socket = Socket::new(stream, BytesMut::new(), LIMITS);
+        let upgraded = Upgraded { stream, unread: BytesMut::new(), answer: Bytes::new() };
+        let socket = Socket::new(upgraded, LIMITS);
         let owner = Owner { socket, may_read: true, stalled: false, seen: Vec::new(), report: Some(report) };
         Rig { client, owner: owner.start(), report: outcome }
     }

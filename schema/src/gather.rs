@@ -4,6 +4,8 @@
 //! goes out together, so that a storm costs a statement per handful of devices and not one per device. It is the
 //! Journal's way, for what is read or noted on arrival.
 //!
+//! What nobody waits for can be gathered for longer: with a pause, a lane's runs begin at least so far apart.
+//!
 //! *Bounds:* a run takes so many keys at most, and as many runs as there are lanes go at the same time. What waits is
 //! bounded by who asks: a connection has one question at a time.
 
@@ -11,6 +13,7 @@ use crate::StoreError;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 type Answer<V> = Result<Option<V>, StoreError>;
@@ -26,6 +29,8 @@ struct State<K, Q, V> {
     lanes: usize,
     /// Keys of one run.
     most: usize,
+    /// From the beginning of a lane's run to that of its next, at least.
+    pause: Duration,
 }
 
 /// Questions `Q` about keys `K`, answered by values `V`. Clones share what waits.
@@ -51,7 +56,12 @@ where
 {
     /// With so many runs at the same time, and so many keys in each at most.
     pub(crate) fn new(lanes: usize, most: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { waiting: Vec::new(), lanes, most })))
+        Self::unhurried(lanes, most, Duration::ZERO)
+    }
+
+    /// The same, where a lane's next run begins no sooner than `pause` after its last: for what nobody waits for.
+    pub(crate) fn unhurried(lanes: usize, most: usize, pause: Duration) -> Self {
+        Self(Arc::new(Mutex::new(State { waiting: Vec::new(), lanes, most, pause })))
     }
 
     /// Asks, alone or with others. A key is never twice in one run: the later question has the next one. `run` answers
@@ -80,7 +90,9 @@ where
         R: Fn(Vec<(K, Q)>) -> F,
         F: Future<Output = Result<HashMap<K, V>, StoreError>> + Send + 'static,
     {
+        let pause = self.with(|state| state.pause);
         while let Some((questions, answers)) = self.take() {
+            let began = Instant::now();
             // In a task of its own: should it panic, those who asked hear of it and the lane lives.
             let ran = tokio::spawn(run(questions)).await;
             match ran.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string()))) {
@@ -95,6 +107,10 @@ where
                         let _ = answer.send(Err(error.again()));
                     }
                 }
+            }
+            let rest = pause.saturating_sub(began.elapsed());
+            if !rest.is_zero() {
+                tokio::time::sleep(rest).await;
             }
         }
     }
@@ -177,6 +193,25 @@ mod tests {
         assert!(slow.runs.load(Ordering::SeqCst) <= 3, "the first alone, the others together");
         assert!(slow.largest.load(Ordering::SeqCst) >= 48);
         assert_eq!(slow.most_at_once.load(Ordering::SeqCst), 1, "one lane");
+    }
+
+    #[tokio::test]
+    async fn with_a_pause_a_lone_question_runs_at_once_and_the_next_ones_together() {
+        let (slow, gather) = (Slow::default(), Gather::unhurried(1, 64, Duration::from_millis(200)));
+        let began = Instant::now();
+        assert_eq!(slow.ask(&gather, 1, 1).await.unwrap(), Some(10));
+        assert!(began.elapsed() < Duration::from_millis(200), "nobody was there before it");
+        // They come one after the other, and each run takes less than the time between two of them.
+        let mut all = Vec::new();
+        for key in 2..=4 {
+            all.push(tokio::spawn(slow.ask(&gather, key, i64::from(key))));
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        for (key, answer) in (2..=4).zip(all) {
+            assert_eq!(answer.await.unwrap().unwrap(), Some(key * 10));
+        }
+        assert!(began.elapsed() >= Duration::from_millis(200));
+        assert_eq!((slow.runs.load(Ordering::SeqCst), slow.largest.load(Ordering::SeqCst)), (2, 3));
     }
 
     #[tokio::test]

@@ -26,6 +26,13 @@ macro_rules! transaction {
     };
 }
 
+// Two questions at once on one connection: one way there and back, and one wake-up for it.
+macro_rules! both {
+    ($connection:ident, $first:ident, $second:ident, $given:expr) => {
+        futures::try_join!($first(&*$connection, $given), $second(&*$connection, $given))?
+    };
+}
+
 // The rows of a JSON array that is bound as `$1`, and what one of them says. An array per column would need a type that
 // only this database has.
 macro_rules! given_rows {

@@ -32,6 +32,13 @@ macro_rules! transaction {
     };
 }
 
+// Two questions, one after the other: a connection takes one at a time.
+macro_rules! both {
+    ($connection:ident, $first:ident, $second:ident, $given:expr) => {
+        ($first(&mut *$connection, $given).await?, $second(&mut *$connection, $given).await?)
+    };
+}
+
 // The rows of a JSON array that is bound as `$1`, and what one of them says. One statement for all of them is one visit
 // to the thread that may block.
 macro_rules! given_rows {
@@ -88,9 +95,10 @@ const READ_WAKES: &str = "SELECT id AS position, body FROM wakes WHERE id > $1 O
 
 const WAKES_POSITION: &str = "SELECT COALESCE(MAX(id), 0) AS position, NULL AS body FROM wakes";
 
-/// Users with the other side of their direct conversations in which both have written.
+/// The history of sign-ins is one table.
 const LOGINS_BY_MONTH: bool = false;
 
+/// Users with the other side of their direct conversations in which both have written.
 const PRESENCE_PEERS: &str = "SELECT DISTINCT mine.user_id, other.user_id AS peer FROM memberships mine \
      JOIN conversations c ON c.id = mine.conversation_id AND c.kind = 'direct' \
      JOIN memberships other ON other.conversation_id = mine.conversation_id \

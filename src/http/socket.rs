@@ -38,8 +38,8 @@ pub fn upgrades(node: &Node, config: &Config) -> Upgrades {
         return routes;
     }
     routes.route("/dev/echo", |request| async move {
-        match request.accept(None, &[]).await {
-            Ok((stream, unread)) => drop(Echo::new(stream, unread, ECHO_MAX).start()),
+        match request.accept(None, &[]) {
+            Ok(upgraded) => drop(Echo::new(upgraded, ECHO_MAX).start()),
             Err(error) => tracing::debug!(%error, "an echo socket was not opened"),
         }
     })
@@ -62,10 +62,10 @@ async fn open(gate: Gate, request: UpgradeRequest) {
         Some(token) => gate.node.identity().authenticate(&token).await.ok(),
         None => None,
     };
-    match request.accept(Some(limits::SUBPROTOCOL), &[]).await {
-        Ok((stream, unread)) => {
+    match request.accept(Some(limits::SUBPROTOCOL), &[]) {
+        Ok(upgraded) => {
             let refused = admission == Admission::AddressFull;
-            drop(Device::new(stream, unread, gate.node, caller, address, refused).start());
+            drop(Device::new(upgraded, gate.node, caller, address, refused).start());
         }
         Err(error) => {
             gate.node.connection_closed(address);

@@ -1,6 +1,6 @@
 //! Access tokens: JWT (RFC 7519) signed with HS256 and nothing else, by ring.
 
-use std::sync::Once;
+use std::sync::{LazyLock, Once};
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result as JwtResult};
@@ -120,13 +120,7 @@ pub fn verify(keys: &SecretKeys, token: &str, now: Timestamp) -> Result<Claims, 
     let key = header.kid.as_deref().and_then(|kid| keys.by_kid(kid)).ok_or(TokenError::Foreign)?;
     let key = DecodingKey::from_secret(key.access_token().expose());
 
-    let mut rules = Validation::new(Algorithm::HS256);
-    rules.set_audience(&[SOTTO]);
-    rules.set_issuer(&[SOTTO]);
-    rules.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
-    // The moment comes in from outside; the crate would look at the system's clock.
-    rules.validate_exp = false;
-    let claims = jsonwebtoken::decode::<Claims>(token, &key, &rules)
+    let claims = jsonwebtoken::decode::<Claims>(token, &key, &RULES)
         .map_err(|error| match error.kind() {
             ErrorKind::InvalidSignature => TokenError::Forged,
             _ => TokenError::Foreign,
@@ -140,6 +134,17 @@ pub fn verify(keys: &SecretKeys, token: &str, now: Timestamp) -> Result<Claims, 
     }
     Ok(claims)
 }
+
+/// What every token must say.
+static RULES: LazyLock<Validation> = LazyLock::new(|| {
+    let mut rules = Validation::new(Algorithm::HS256);
+    rules.set_audience(&[SOTTO]);
+    rules.set_issuer(&[SOTTO]);
+    rules.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
+    // The moment comes in from outside; the crate would look at the system's clock.
+    rules.validate_exp = false;
+    rules
+});
 
 /// HS256 on ring, for the crate that knows JWT.
 static PROVIDER: CryptoProvider = CryptoProvider {

@@ -231,52 +231,7 @@ pub async fn arrivals(
     let given: Vec<Value> =
         coming.into_iter().map(|(id, user)| json!({ "device": hex(id.0), "user": hex(user.0) })).collect();
     let given = Value::Array(given);
-    macro_rules! stock {
-        ($kind:literal) => {
-            concat!(
-                "EXISTS (SELECT 1 FROM key_counters c WHERE c.device_id = d.id AND c.kind = '",
-                $kind,
-                "' AND c.highest >= 0) AS ",
-                $kind,
-                "_used, (SELECT COUNT(*) FROM (SELECT 1 FROM prekeys p WHERE p.device_id = d.id AND p.kind = '",
-                $kind,
-                "' LIMIT $2) AS few) AS ",
-                $kind,
-                ", "
-            )
-        };
-    }
-    let positions: Vec<PositionRow> = sql(concat!(
-        "SELECT d.id, u.account_seq AS newest, d.account_seen AS seen, ",
-        stock!("one_time"),
-        stock!("pq_one_time"),
-        "(SELECT p.expires_at FROM prekeys p WHERE p.device_id = d.id AND p.kind = 'signed' \
-          ORDER BY p.created_at DESC LIMIT 1) AS signed_expires_at \
-         FROM (SELECT ",
-        given_uuid!("device"),
-        " AS device, ",
-        given_uuid!("user"),
-        " AS owner ",
-        given_rows!(),
-        ") AS asked JOIN devices d ON d.id = asked.device AND d.user_id = asked.owner JOIN users u ON u.id = d.user_id"
-    ))
-    .bind::<Json, _>(&given)
-    .bind::<BigInt, _>(LOW_STOCK)
-    .load(connection)
-    .await?;
-    let waiting: Vec<WaitingRow> = sql(places!(
-        ["asked.device AS device_id, ",]
-        ["(SELECT ", given_uuid!("device"), " AS device, ", given_uuid!("user"), " AS owner ", given_rows!(),
-         ") AS asked JOIN memberships m ON m.user_id = asked.owner",]
-        ["asked.device",]
-        [" GROUP BY asked.device, m.conversation_id, k.delivered_up_to, k.receipts_seen, h.floor_seq \
-           HAVING MAX(COALESCE(m.to_seq, h.last_seq)) > COALESCE(k.delivered_up_to, MIN(m.from_seq) - 1) \
-             OR MAX(CASE WHEN m.to_seq IS NULL THEN r.version ELSE 0 END) > COALESCE(k.receipts_seen, 0) \
-           ORDER BY asked.device, m.conversation_id"]
-    ))
-    .bind::<Json, _>(&given)
-    .load(connection)
-    .await?;
+    let (positions, waiting) = both!(connection, positions, waiting, &given);
     let mut arrivals: HashMap<DeviceId, Arrival> = positions
         .into_iter()
         .map(|row| {
@@ -299,6 +254,60 @@ pub async fn arrivals(
         }
     }
     Ok(arrivals)
+}
+
+/// Where the given devices stand in their accounts' logs, and what they have left of their keys.
+async fn positions(mut connection: Shared<'_>, given: &Value) -> Result<Vec<PositionRow>, StoreError> {
+    macro_rules! stock {
+        ($kind:literal) => {
+            concat!(
+                "EXISTS (SELECT 1 FROM key_counters c WHERE c.device_id = d.id AND c.kind = '",
+                $kind,
+                "' AND c.highest >= 0) AS ",
+                $kind,
+                "_used, (SELECT COUNT(*) FROM (SELECT 1 FROM prekeys p WHERE p.device_id = d.id AND p.kind = '",
+                $kind,
+                "' LIMIT $2) AS few) AS ",
+                $kind,
+                ", "
+            )
+        };
+    }
+    Ok(sql(concat!(
+        "SELECT d.id, u.account_seq AS newest, d.account_seen AS seen, ",
+        stock!("one_time"),
+        stock!("pq_one_time"),
+        "(SELECT p.expires_at FROM prekeys p WHERE p.device_id = d.id AND p.kind = 'signed' \
+          ORDER BY p.created_at DESC LIMIT 1) AS signed_expires_at \
+         FROM (SELECT ",
+        given_uuid!("device"),
+        " AS device, ",
+        given_uuid!("user"),
+        " AS owner ",
+        given_rows!(),
+        ") AS asked JOIN devices d ON d.id = asked.device AND d.user_id = asked.owner JOIN users u ON u.id = d.user_id"
+    ))
+    .bind::<Json, _>(given)
+    .bind::<BigInt, _>(LOW_STOCK)
+    .load(&mut connection)
+    .await?)
+}
+
+/// The conversations in which something waits for the given devices.
+async fn waiting(mut connection: Shared<'_>, given: &Value) -> Result<Vec<WaitingRow>, StoreError> {
+    Ok(sql(places!(
+        ["asked.device AS device_id, ",]
+        ["(SELECT ", given_uuid!("device"), " AS device, ", given_uuid!("user"), " AS owner ", given_rows!(),
+         ") AS asked JOIN memberships m ON m.user_id = asked.owner",]
+        ["asked.device",]
+        [" GROUP BY asked.device, m.conversation_id, k.delivered_up_to, k.receipts_seen, h.floor_seq \
+           HAVING MAX(COALESCE(m.to_seq, h.last_seq)) > COALESCE(k.delivered_up_to, MIN(m.from_seq) - 1) \
+             OR MAX(CASE WHEN m.to_seq IS NULL THEN r.version ELSE 0 END) > COALESCE(k.receipts_seen, 0) \
+           ORDER BY asked.device, m.conversation_id"]
+    ))
+    .bind::<Json, _>(given)
+    .load(&mut connection)
+    .await?)
 }
 
 #[derive(QueryableByName)]

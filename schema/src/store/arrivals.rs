@@ -6,14 +6,17 @@ use crate::rows::sign_in::SessionRow;
 use crate::{Store, StoreError};
 use sotto_protocol::{DeviceId, Timestamp, UserId};
 use std::collections::HashMap;
+use std::time::Duration;
 use uuid::Uuid;
 
-/// Reads of one kind that run at the same time.
-const READS: usize = 2;
-/// Writes of one kind that run at the same time.
-const WRITES: usize = 1;
+/// Runs of one kind at the same time: two would be half as large, and a statement costs more than what is in it.
+const LANES: usize = 1;
 /// Devices, users or families of one run.
 const MOST: usize = 64;
+/// Who is to hear that somebody has come or gone can be asked for a little later, and for more of them.
+const PEERS_PAUSE: Duration = Duration::from_millis(20);
+/// Users of one such run: what comes in that time when ten thousand connect in a second.
+const MOST_PEERS: usize = 256;
 
 /// A device was heard of: at this address if that is told, unless that is known since a moment, at that moment.
 type Contact = (Option<String>, Timestamp, Timestamp);
@@ -32,12 +35,12 @@ pub(crate) struct Gathered {
 impl Default for Gathered {
     fn default() -> Self {
         Self {
-            sessions: Gather::new(READS, MOST),
-            confirmed: Gather::new(WRITES, MOST),
-            touched: Gather::new(WRITES, MOST),
-            claims: Gather::new(WRITES, MOST),
-            arrivals: Gather::new(READS, MOST),
-            peers: Gather::new(READS, MOST),
+            sessions: Gather::new(LANES, MOST),
+            confirmed: Gather::new(LANES, MOST),
+            touched: Gather::new(LANES, MOST),
+            claims: Gather::new(LANES, MOST),
+            arrivals: Gather::new(LANES, MOST),
+            peers: Gather::unhurried(LANES, MOST_PEERS, PEERS_PAUSE),
         }
     }
 }
