@@ -65,7 +65,7 @@ const ROWS = [
     ['– send to delivered, p99.9 ms', 'rate', latency('send_to_delivered', 'p999_ms'), 2],
     ['– CPU s per 1,000 messages, server and database', 'rate', cpu('server', 'database'), 4],
     ['one message at a time: send to ok, p50 ms', 'single', latency('send_to_ok', 'p50_ms'), 3],
-    [`connects/s, up to the backlog's end, ${run.connecting} users in turn`, 'connect', figure('connects_per_second'), 0],
+    [`connects/s, up to the backlog's end, ${run.connecting} users in turn, ${run.at_once} at once`, 'connect', figure('connects_per_second'), 0],
     ['– CPU s per 1,000 connects, server and database', 'connect', cpu('server', 'database'), 4],
     [`KiB of server memory per idle connection, ${run.connections} of them`, 'idle', figure('kib_per_connection'), 1],
 ];
@@ -112,6 +112,9 @@ for (const [title, scenario, of, digits, own = 'sotto'] of ROWS) {
         continue;
     }
     const valuesOf = (peer) => values(peer === 'sotto' ? own : peer, scenario, of);
+    if (columns.every(([peer]) => valuesOf(peer).length === 0)) {
+        continue;
+    }
     // Where a row is about one variant of Sotto, the others' figures stand in the row above.
     const shown = columns.map(([peer]) => (own !== 'sotto' && peer !== 'sotto' ? '' : cell(valuesOf(peer), digits)));
     line([title, ...shown, ...others.map(([peer]) => ratio(valuesOf('sotto'), values(peer, scenario, of)))]);
