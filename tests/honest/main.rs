@@ -63,7 +63,16 @@ async fn is_measured(run: impl AsyncFn() -> Result<(), String>) {
 }
 
 fn within(name: &str, value: f64, bounds: Range<f64>) -> Result<(), String> {
-    if bounds.contains(&value) { Ok(()) } else { Err(format!("{name} is {value} ms, not in {bounds:?}")) }
+    if bounds.contains(&value) { Ok(()) } else { Err(format!("{name} is {value}, not in {bounds:?}")) }
+}
+
+/// Whether nothing of the generator was the limit: on a machine that is busy with others it may be, and says so rightly.
+fn is_not_at_its_end(summary: &Summary) -> Result<(), String> {
+    match (&summary.generator.saturated, summary.verdict) {
+        (None, Verdict::Good) => Ok(()),
+        (None, verdict) => panic!("{verdict:?} without a reason"),
+        (Some(reason), _) => Err(reason.clone()),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,14 +142,22 @@ async fn each_broken_promise_is_found_and_takes_the_figures_away() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_are_counted_and_are_no_faults() {
     let _alone = alone().await;
-    let server = LoadTarget::start(Behaviour { refuses: Some(4), ..Behaviour::default() }).await;
-    let summary = run(&server.url, 4, 2, "[rate]\nrate = 200\npairs = 4\noverload = true\n").await;
-    assert_eq!((summary.verdict, summary.ledger), (Verdict::Good, LedgerCounts::default()));
-    let value = |name: &str| summary.figures.iter().find(|figure| figure.name == name).unwrap().value;
-    assert!((45.0..55.0).contains(&value("refused_per_second")), "{}", value("refused_per_second"));
-    assert!((140.0..160.0).contains(&value("delivered_per_second")), "{}", value("delivered_per_second"));
-    assert!(value("silent_refusals_per_second") < 0.001);
-    assert!(summary.errors["unavailable"] >= 90);
+    is_measured(async || {
+        let server = LoadTarget::start(Behaviour { refuses: Some(4), ..Behaviour::default() }).await;
+        let summary = run(&server.url, 4, 2, "[rate]\nrate = 200\npairs = 4\noverload = true\n").await;
+        assert_ne!(summary.verdict, Verdict::Broken, "refusals are no faults");
+        assert_eq!(summary.ledger, LedgerCounts::default());
+        let value = |name: &str| summary.figures.iter().find(|figure| figure.name == name).unwrap().value;
+        assert!(value("silent_refusals_per_second") < 0.001);
+        is_not_at_its_end(&summary)?;
+        let refused = summary.errors["unavailable"];
+        if refused < 90 {
+            return Err(format!("{refused} were refused"));
+        }
+        within("refused_per_second", value("refused_per_second"), 45.0..55.0)?;
+        within("delivered_per_second", value("delivered_per_second"), 140.0..160.0)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,8 +167,7 @@ async fn a_generator_at_its_end_says_so() {
     let summary = run(&server.url, 4, 1, "[rate]\nrate = 2000000\npairs = 4\noverload = true\n").await;
     assert_eq!(summary.verdict, Verdict::Saturated, "{:?}", summary.generator);
     assert!(summary.generator.saturated.is_some());
-    let summary = run(&server.url, 4, 1, RATE).await;
-    assert_eq!(summary.generator.saturated, None, "{:?}", summary.generator);
+    is_measured(async || is_not_at_its_end(&run(&server.url, 4, 1, RATE).await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
