@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use sotto_harness::load::{LedgerCounts, Plan, Stop, Summary, Verdict};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, sleep_until};
 
 use self::target::{Behaviour, LoadTarget};
 use self::wire_delay::delayed;
@@ -66,12 +67,28 @@ fn within(name: &str, value: f64, bounds: Range<f64>) -> Result<(), String> {
     if bounds.contains(&value) { Ok(()) } else { Err(format!("{name} is {value}, not in {bounds:?}")) }
 }
 
-/// Whether nothing of the generator was the limit: on a machine that is busy with others it may be, and says so rightly.
-fn is_not_at_its_end(summary: &Summary) -> Result<(), String> {
-    match (&summary.generator.saturated, summary.verdict) {
-        (None, Verdict::Good) => Ok(()),
-        (None, verdict) => panic!("{verdict:?} without a reason"),
-        (Some(reason), _) => Err(reason.clone()),
+/// Runs it beside a sleeper, and says whether the generator was at its end. It may call itself late where the machine was: the
+/// sleeper was then woken late as well.
+async fn run_within_its_means(url: &str, pairs: usize, seconds: u64, scenario: &str) -> Result<Summary, String> {
+    let mut late = Vec::new();
+    let mut due = Instant::now();
+    let sleeper = async {
+        loop {
+            due += Duration::from_millis(5);
+            sleep_until(due).await;
+            late.push(due.elapsed());
+        }
+    };
+    let summary = tokio::select! {
+        summary = run(url, pairs, seconds, scenario) => summary,
+        () = sleeper => unreachable!("a sleeper sleeps"),
+    };
+    late.sort_unstable();
+    // A timer is a millisecond late by itself.
+    let is_slow_machine = late[late.len() * 98 / 100] > Duration::from_micros(1_500);
+    match &summary.generator.saturated {
+        Some(reason) if !(is_slow_machine && reason.contains("later than they were due")) => Err(reason.clone()),
+        _ => Ok(summary),
     }
 }
 
@@ -144,12 +161,12 @@ async fn refusals_are_counted_and_are_no_faults() {
     let _alone = alone().await;
     is_measured(async || {
         let server = LoadTarget::start(Behaviour { refuses: Some(4), ..Behaviour::default() }).await;
-        let summary = run(&server.url, 4, 2, "[rate]\nrate = 200\npairs = 4\noverload = true\n").await;
+        let scenario = "[rate]\nrate = 200\npairs = 4\noverload = true\n";
+        let summary = run_within_its_means(&server.url, 4, 2, scenario).await?;
         assert_ne!(summary.verdict, Verdict::Broken, "refusals are no faults");
         assert_eq!(summary.ledger, LedgerCounts::default());
         let value = |name: &str| summary.figures.iter().find(|figure| figure.name == name).unwrap().value;
         assert!(value("silent_refusals_per_second") < 0.001);
-        is_not_at_its_end(&summary)?;
         let refused = summary.errors["unavailable"];
         if refused < 90 {
             return Err(format!("{refused} were refused"));
@@ -167,7 +184,7 @@ async fn a_generator_at_its_end_says_so() {
     let summary = run(&server.url, 4, 1, "[rate]\nrate = 2000000\npairs = 4\noverload = true\n").await;
     assert_eq!(summary.verdict, Verdict::Saturated, "{:?}", summary.generator);
     assert!(summary.generator.saturated.is_some());
-    is_measured(async || is_not_at_its_end(&run(&server.url, 4, 1, RATE).await)).await;
+    is_measured(async || run_within_its_means(&server.url, 4, 1, RATE).await.map(drop)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
