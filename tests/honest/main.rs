@@ -19,11 +19,11 @@ mod wire_delay;
 
 use std::ops::Range;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use sotto_harness::load::{LedgerCounts, Plan, Stop, Summary, Verdict};
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::{Instant, sleep_until};
 
 use self::target::{Behaviour, LoadTarget};
 use self::wire_delay::delayed;
@@ -70,22 +70,22 @@ fn within(name: &str, value: f64, bounds: Range<f64>) -> Result<(), String> {
 /// Runs it beside a sleeper, and says whether the generator was at its end. It may call itself late where the machine was: the
 /// sleeper was then woken late as well.
 async fn run_within_its_means(url: &str, pairs: usize, seconds: u64, scenario: &str) -> Result<Summary, String> {
-    let mut late = Vec::new();
-    let mut due = Instant::now();
-    let sleeper = async {
-        loop {
-            due += Duration::from_millis(5);
-            sleep_until(due).await;
+    const SLEEP: Duration = Duration::from_millis(5);
+    let (stop, stopped) = mpsc::channel::<()>();
+    let sleeper = tokio::task::spawn_blocking(move || {
+        let mut late = Vec::new();
+        let mut due = Instant::now() + SLEEP;
+        while stopped.recv_timeout(due.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
             late.push(due.elapsed());
+            due += SLEEP;
         }
-    };
-    let summary = tokio::select! {
-        summary = run(url, pairs, seconds, scenario) => summary,
-        () = sleeper => unreachable!("a sleeper sleeps"),
-    };
-    late.sort_unstable();
-    // A timer is a millisecond late by itself.
-    let is_slow_machine = late[late.len() * 98 / 100] > Duration::from_micros(1_500);
+        late.sort_unstable();
+        late
+    });
+    let summary = run(url, pairs, seconds, scenario).await;
+    drop(stop);
+    let late = sleeper.await.unwrap();
+    let is_slow_machine = late[late.len() * 98 / 100] > Duration::from_millis(1);
     match &summary.generator.saturated {
         Some(reason) if !(is_slow_machine && reason.contains("later than they were due")) => Err(reason.clone()),
         _ => Ok(summary),
