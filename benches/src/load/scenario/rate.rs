@@ -17,6 +17,10 @@ const BURST: usize = 32;
 const CLOSE: Duration = Duration::from_micros(20);
 /// … so it wakes for those of so long together, by which their latencies, counted from their own moments, seem longer.
 const TOGETHER: Duration = Duration::from_micros(100);
+/// The same two where more is asked for than there is time for: waking up takes processor time from the server, and what
+/// waits for seconds may as well leave a millisecond late.
+const OVERLOAD_BURST: usize = 512;
+const OVERLOAD_TOGETHER: Duration = Duration::from_millis(1);
 
 impl Drive for Rate {
     fn users(&self) -> usize {
@@ -40,9 +44,14 @@ impl Drive for Rate {
         let senders: Vec<usize> = (0..worker.devices.len()).filter(is_sender).collect();
         let by_rest = self.via == Via::Rest;
         let mut pacer = Pacer::new(start, self.rate, count(senders.len()), all.into());
+        let mut burst = BURST;
+        if self.overload {
+            burst = OVERLOAD_BURST;
+            pacer.together = OVERLOAD_TOGETHER;
+        }
         while !worker.is_over(until) {
             let now = Instant::now();
-            for _ in 0..BURST {
+            for _ in 0..burst {
                 let Some((tick, at)) = pacer.due(now.min(until)) else { break };
                 let sender = size(tick % count(senders.len()).max(1));
                 if let Some(sender) = senders.get(sender) {
@@ -79,13 +88,15 @@ pub struct Pacer {
     messages: u128,
     per: u128,
     tick: u64,
+    /// How long a thread may sleep over messages that are close together.
+    together: Duration,
 }
 
 impl Pacer {
     /// For a thread that has `senders` of `all`, which send `rate` messages a second together.
     pub fn new(start: Instant, rate: u64, senders: u64, all: u64) -> Self {
         let messages = u128::from(rate) * u128::from(senders);
-        Self { start, messages, per: u128::from(all) * 1_000_000_000, tick: 0 }
+        Self { start, messages, per: u128::from(all) * 1_000_000_000, tick: 0, together: TOGETHER }
     }
 
     /// When the next one is due; far away for a thread without senders.
@@ -98,7 +109,7 @@ impl Pacer {
     /// When a thread is to be awake for the next one.
     pub fn wake(&self) -> Instant {
         let are_close = self.per < self.messages * CLOSE.as_nanos();
-        self.next() + if are_close { TOGETHER } else { Duration::ZERO }
+        self.next() + if are_close { self.together } else { Duration::ZERO }
     }
 
     /// The next one, if it is due before this moment: its count from 0 and its moment.
@@ -131,6 +142,11 @@ mod tests {
         let start = Instant::now();
         for (rate, late) in [(1000, 0), (50_000, 0), (50_001, 100), (200_000, 100)] {
             let pacer = Pacer::new(start, rate, 4, 4);
+            assert_eq!(pacer.wake() - pacer.next(), Duration::from_micros(late), "{rate}");
+        }
+        for (rate, late) in [(50_000, 0), (200_000, 1000)] {
+            let mut pacer = Pacer::new(start, rate, 4, 4);
+            pacer.together = OVERLOAD_TOGETHER;
             assert_eq!(pacer.wake() - pacer.next(), Duration::from_micros(late), "{rate}");
         }
     }
