@@ -743,8 +743,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.end(end);
     }
 
-    /// Writes what is queued. Ready: nothing waits, or the answer to the handshake is [held](Self::held). Pending: the peer is slow, the task is woken when there is room.
-    /// A failure shows as the end at the next `poll_recv`.
+    /// Writes what is queued. Ready: nothing waits, or the answer to the handshake is [held](Self::held). Pending: the peer
+    /// is slow, the task is woken when there is room. A failure shows as the end at the next `poll_recv`.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let written_before = self.bytes_out;
         if !self.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {

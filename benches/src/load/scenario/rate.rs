@@ -17,8 +17,8 @@ const BURST: usize = 32;
 const CLOSE: Duration = Duration::from_micros(20);
 /// … so it wakes for those of so long together, by which their latencies, counted from their own moments, seem longer.
 const TOGETHER: Duration = Duration::from_micros(100);
-/// The same two where more is asked for than there is time for: waking up takes processor time from the server, and what
-/// waits for seconds may as well leave a millisecond late.
+/// The same two for messages that are so close together that there is hardly time for them: waking up takes processor time
+/// from the server, and what waits for seconds may as well leave a millisecond late.
 const OVERLOAD_BURST: usize = 512;
 const OVERLOAD_TOGETHER: Duration = Duration::from_millis(1);
 
@@ -45,7 +45,7 @@ impl Drive for Rate {
         let by_rest = self.via == Via::Rest;
         let mut pacer = Pacer::new(start, self.rate, count(senders.len()), all.into());
         let mut burst = BURST;
-        if self.overload {
+        if self.overload && pacer.are_close() {
             burst = OVERLOAD_BURST;
             pacer.together = OVERLOAD_TOGETHER;
         }
@@ -106,10 +106,14 @@ impl Pacer {
         self.start + nanos.map_or(Duration::from_secs(86_400), Duration::from_nanos)
     }
 
+    /// Whether a thread would do little but wake up, if it did for each.
+    fn are_close(&self) -> bool {
+        self.per < self.messages * CLOSE.as_nanos()
+    }
+
     /// When a thread is to be awake for the next one.
     pub fn wake(&self) -> Instant {
-        let are_close = self.per < self.messages * CLOSE.as_nanos();
-        self.next() + if are_close { self.together } else { Duration::ZERO }
+        self.next() + if self.are_close() { self.together } else { Duration::ZERO }
     }
 
     /// The next one, if it is due before this moment: its count from 0 and its moment.
