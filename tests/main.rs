@@ -49,6 +49,7 @@ mod refresh_family;
 mod registration_lock;
 mod restore;
 mod second_factor;
+mod security;
 mod seed;
 mod slow_reader;
 mod store;
