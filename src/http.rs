@@ -130,6 +130,7 @@ tables! {
         "/v1/auth/me" signed_in { GET auth::me }
         "/v1/auth/totp" signed_in { GET second_factor::state, POST second_factor::set_up }
         "/v1/auth/totp/enable" signed_in { POST second_factor::enable }
+        "/v1/auth/totp/undo" signed_in { POST second_factor::undo }
         "/v1/auth/totp/disable" signed_in { POST second_factor::disable }
         "/v1/auth/backup_codes" signed_in { POST second_factor::renew_backup_codes }
         "/v1/auth/registration_lock" signed_in { GET registration_lock::state, PUT registration_lock::set }

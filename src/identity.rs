@@ -14,13 +14,14 @@ pub mod device_proof;
 mod devices;
 mod directory;
 mod export;
-mod guard;
+mod hashing;
 pub mod history;
 pub mod key_check;
 pub mod network;
 mod number;
 pub mod phone;
 pub mod pin;
+mod proofs;
 pub mod qr;
 mod reauthentication;
 mod recovery;
@@ -70,7 +71,7 @@ pub struct Identity {
     random: SystemRandom,
     sessions: Sessions,
     links: device_link::Waiting,
-    hashing: pin::Hashing,
+    hashing: hashing::Hashing,
     heard: Mutex<sweep::Heard>,
     history: History,
 }
@@ -98,7 +99,7 @@ impl Identity {
             random: SystemRandom::new(),
             sessions: Sessions::default(),
             links: device_link::Waiting::default(),
-            hashing: pin::Hashing::default(),
+            hashing: hashing::Hashing::default(),
             heard: Mutex::new(sweep::Heard::since(Timestamp::now())),
             history: History::default(),
         }

@@ -150,6 +150,7 @@ const TABLE: &[Row] = &[
     own("GET /v1/auth/totp", "200", nothing),
     own("POST /v1/auth/totp", "201", nothing),
     own("POST /v1/auth/totp/enable", "conflict", |_| json!({"totp": "000000"})),
+    own("POST /v1/auth/totp/undo", "code_rejected", again),
     own("POST /v1/auth/totp/disable", "code_rejected", again),
     own("POST /v1/auth/backup_codes", "code_rejected", again),
     own("GET /v1/auth/registration_lock", "200", nothing),
@@ -175,7 +176,7 @@ const TABLE: &[Row] = &[
         |_| json!({"link_secret": "AAAA", "challenge": "AAAA", "proof": "AAAA"}),
     ),
     own("GET /v1/devices", "200", nothing),
-    own("DELETE /v1/devices", "204", nothing),
+    own("DELETE /v1/devices", "code_rejected", again),
     // Alice's device: nobody else's to see, and gone when she has removed it.
     of_owner("PATCH /v1/devices/{device_id}", "204", |_| json!({"name": "new name"})),
     of_owner("POST /v1/devices/{device_id}/verify", "conflict", |_| json!({"identity_key": "AAAA"})),

@@ -130,7 +130,16 @@ async fn sign_in(node: &TestNode, canaries: &mut Canaries) {
     canaries.add("a code of a registration", &code);
     canaries.add_with("a number", &phone, &["users.phone", "verifications.phone"]);
     let tokens = rest
-        .register(&RegisterRequest { verification_id, code, device, keys, pin: None, replace: None })
+        .register(&RegisterRequest {
+            verification_id,
+            code,
+            device,
+            keys,
+            totp: None,
+            backup_code: None,
+            pin: None,
+            replace: None,
+        })
         .await
         .unwrap();
     canaries.add("a refresh token", &tokens.refresh_token);
@@ -194,7 +203,7 @@ async fn link_and_delete(node: &TestNode, canaries: &mut Canaries) {
     canaries.add("the refresh token of a linked device", &tokens.refresh_token);
     let (verification_id, code) = code_for(node, &owner.phone, Purpose::AccountDeletion).await;
     canaries.add("a code of a deletion", &code);
-    let proof = Reauthentication { verification_id, code, totp: None, backup_code: None };
+    let proof = Reauthentication::by_code(verification_id, code);
     owner.rest.request_deletion(&proof).await.unwrap();
 }
 

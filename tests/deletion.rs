@@ -24,7 +24,7 @@ const AT_ONCE: [(&str, &str); 2] = [("SOTTO_LIMITS__ENABLED", "false"), ("SOTTO_
 
 async fn proof(node: &TestNode, device: &Device) -> Reauthentication {
     let (verification_id, code) = code_for(node, &device.phone, Purpose::AccountDeletion).await;
-    Reauthentication { verification_id, code, totp: None, backup_code: None }
+    Reauthentication::by_code(verification_id, code)
 }
 
 fn code<T>(result: Result<T, Error>) -> Option<ErrorCode> {
@@ -107,7 +107,7 @@ on_both! {
         assert_eq!(code(alice.rest.cancel_deletion().await), Some(ErrorCode::NotFound));
         // A code for something else, or of somebody else, is none.
         let (verification_id, right) = code_for(&node, &alice.phone, Purpose::SecondFactor).await;
-        let other = Reauthentication { verification_id, code: right, totp: None, backup_code: None };
+        let other = Reauthentication::by_code(verification_id, right);
         assert_eq!(code(alice.rest.request_deletion(&other).await), Some(ErrorCode::CodeRejected));
         let bobs = proof(&node, &bob).await;
         assert_eq!(code(alice.rest.request_deletion(&bobs).await), Some(ErrorCode::CodeRejected));
@@ -180,7 +180,7 @@ on_both! {
         // Her number is anybody's.
         let (verification_id, right) = code_for(&node, &alice.phone, Purpose::Registration).await;
         let keys = DeviceKeys::generate().sign_in_keys(2).unwrap();
-        let request = RegisterRequest { verification_id, code: right, device: info("new"), keys, pin: None, replace: None };
+        let request = RegisterRequest { verification_id, code: right, device: info("new"), keys, totp: None, backup_code: None, pin: None, replace: None };
         let tokens = Rest::new(&node.url).unwrap().register(&request).await.unwrap();
         assert_ne!(tokens.user_id, alice.user_id);
     }

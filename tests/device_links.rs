@@ -73,7 +73,7 @@ impl Newcomer {
 pub async fn proof(node: &TestNode, device: &Device) -> Reauthentication {
     let verification = Rest::new(&node.url).unwrap().verify(&device.phone, Purpose::DeviceLink).await.unwrap();
     let code = node.code_for(&device.phone);
-    Reauthentication { verification_id: verification.verification_id, code, totp: None, backup_code: None }
+    Reauthentication::by_code(verification.verification_id, code)
 }
 
 pub async fn confirmation(node: &TestNode, device: &Device, newcomer: &Newcomer) -> ConfirmLink {

@@ -208,7 +208,7 @@ on_both! {
         // Somebody wants the number for himself.
         let (verification_id, code) = code_for(&node, &alice.phone, Purpose::Registration).await;
         let keys = DeviceKeys::generate().sign_in_keys(2).unwrap();
-        let again = RegisterRequest { verification_id, code, device: info("thief"), keys, pin: None, replace: None };
+        let again = RegisterRequest { verification_id, code, device: info("thief"), keys, totp: None, backup_code: None, pin: None, replace: None };
         let again = Rest::new(&node.url).unwrap().register(&again).await.map(|_| ()).unwrap_err();
         assert_eq!(again.code(), Some(ErrorCode::Conflict));
         let told = logins(alice, 6).await;

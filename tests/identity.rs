@@ -107,8 +107,16 @@ impl World {
 
     pub async fn register(&self, phone: &str, seed: u8) -> Tokens {
         let (verification_id, code) = self.code(phone, Purpose::Registration).await;
-        let request =
-            RegisterRequest { verification_id, code, device: device(), keys: keys(seed, 0), pin: None, replace: None };
+        let request = RegisterRequest {
+            verification_id,
+            code,
+            device: device(),
+            keys: keys(seed, 0),
+            totp: None,
+            backup_code: None,
+            pin: None,
+            replace: None,
+        };
         self.identity.register(request, HERE, self.now).await.unwrap()
     }
 
@@ -237,14 +245,14 @@ in_a_world! {
     a_code_has_five_tries_and_one_use(world, config => { config.limits.enabled = false; }) {
         let (id, code) = world.code("+15550000001", Purpose::Registration).await;
         let register = async |code: String| {
-            let request = RegisterRequest { verification_id: id, code, device: device(), keys: keys(1, 0), pin: None, replace: None };
+            let request = RegisterRequest { verification_id: id, code, device: device(), keys: keys(1, 0), totp: None, backup_code: None, pin: None, replace: None };
             world.identity.register(request, HERE, world.now).await
         };
         // What is no try costs none: another purpose, and 422.
         assert_eq!(attempts_left(world.login_with(id, code.clone(), 1, false).await), 0);
         let mut broken = keys(1, 0);
         broken.signed_prekey.as_mut().unwrap().signature.0[3] ^= 1;
-        let request = RegisterRequest { verification_id: id, code: code.clone(), device: device(), keys: broken, pin: None, replace: None };
+        let request = RegisterRequest { verification_id: id, code: code.clone(), device: device(), keys: broken, totp: None, backup_code: None, pin: None, replace: None };
         let ApiError(problem) = world.identity.register(request, HERE, world.now).await.err().unwrap();
         assert_eq!(problem.errors[0].pointer.as_deref(), Some("/keys/signed_prekey/signature"));
         for left in [4, 3, 2, 1] {
@@ -256,10 +264,10 @@ in_a_world! {
         let (id, code) = world.code("+15550000002", Purpose::Registration).await;
         for left in [4, 3, 2, 1, 0] {
             let request =
-                RegisterRequest { verification_id: id, code: other_code(&code), device: device(), keys: keys(2, 0), pin: None, replace: None };
+                RegisterRequest { verification_id: id, code: other_code(&code), device: device(), keys: keys(2, 0), totp: None, backup_code: None, pin: None, replace: None };
             assert_eq!(attempts_left(world.identity.register(request, HERE, world.now).await), left);
         }
-        let request = RegisterRequest { verification_id: id, code, device: device(), keys: keys(2, 0), pin: None, replace: None };
+        let request = RegisterRequest { verification_id: id, code, device: device(), keys: keys(2, 0), totp: None, backup_code: None, pin: None, replace: None };
         assert_eq!(attempts_left(world.identity.register(request, HERE, world.now).await), 0);
     }
 
@@ -268,10 +276,10 @@ in_a_world! {
         let (verification_id, code) = world.code("+15550000001", Purpose::Registration).await;
         for _ in 0..3 {
             let request =
-                RegisterRequest { verification_id, code: code.clone(), device: device(), keys: keys(2, 0), pin: None, replace: None };
+                RegisterRequest { verification_id, code: code.clone(), device: device(), keys: keys(2, 0), totp: None, backup_code: None, pin: None, replace: None };
             assert_eq!(status(world.identity.register(request, HERE, world.now).await), CONFLICT);
         }
-        let request = RegisterRequest { verification_id, code: other_code(&code), device: device(), keys: keys(2, 0), pin: None, replace: None };
+        let request = RegisterRequest { verification_id, code: other_code(&code), device: device(), keys: keys(2, 0), totp: None, backup_code: None, pin: None, replace: None };
         assert_eq!(attempts_left(world.identity.register(request, HERE, world.now).await), 4);
     }
 

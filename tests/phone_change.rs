@@ -54,6 +54,9 @@ fn rejected(result: Result<MeUser, Problem>) -> Problem {
     problem
 }
 
+/// Nothing waits after a new second factor.
+const AT_ONCE: [(&str, &str); 2] = [("SOTTO_LIMITS__ENABLED", "false"), ("SOTTO_AUTH__SECOND_FACTOR_UNDO_HOURS", "0")];
+
 on_both! {
     async fn by_a_code_of_either_number(database) {
         let node = TestNode::start(database).await;
@@ -93,13 +96,13 @@ on_both! {
         assert_eq!(tokens.user_id, alice.user_id);
         let (verification_id, code) = code_for(&node, &alice.phone, Purpose::Registration).await;
         let keys = DeviceKeys::generate().sign_in_keys(2).unwrap();
-        let anybody = RegisterRequest { verification_id, code, device: info("anybody"), keys, pin: None, replace: None };
+        let anybody = RegisterRequest { verification_id, code, device: info("anybody"), keys, totp: None, backup_code: None, pin: None, replace: None };
         let anybody = Rest::new(&node.url).unwrap().register(&anybody).await.unwrap();
         assert_ne!(anybody.user_id, alice.user_id);
     }
 
     async fn a_second_factor_is_asked_for_and_nothing_else_will_do(database) {
-        let node = TestNode::start(database).await;
+        let node = TestNode::with(database, &AT_ONCE).await;
         let account = Account::with_second_factor(&node, "alice").await;
         early_in_a_step().await;
         let asked = change_to(&node, &fresh_phone()).await;
@@ -116,16 +119,16 @@ on_both! {
         not_accepted(change(&account.device, &ChangePhone { backup_code: code, ..third }).await, "/backup_code", 4);
     }
 
-    async fn a_pin_will_do_or_the_old_number(database) {
+    async fn a_pin_is_asked_for_and_the_old_number_will_not_do(database) {
         let node = TestNode::start(database).await;
         let alice = register(&node, "alice").await;
         set_pin(&node, &alice, PIN).await;
         let asked = change_to(&node, &fresh_phone()).await;
-        assert_eq!(methods(change(&alice, &asked).await), ["pin", "old_code"]);
+        assert_eq!(methods(change(&alice, &asked).await), ["pin"]);
         not_accepted(change(&alice, &ChangePhone { pin: Some("9999".to_owned()), ..asked.clone() }).await, "/pin", 4);
         let new = change(&alice, &ChangePhone { pin: Some(PIN.to_owned()), ..asked }).await.unwrap().phone;
         let next = change_to(&node, &fresh_phone()).await;
-        change(&alice, &with_old(&node, &next, &new).await).await.unwrap();
+        assert_eq!(methods(change(&alice, &with_old(&node, &next, &new).await).await), ["pin"]);
         assert!(alice.rest.registration_lock().await.unwrap().enabled, "the lock goes with the account");
     }
 
@@ -153,7 +156,7 @@ on_both! {
         let node = TestNode::start(database).await;
         let alice = register(&node, "alice").await;
         let (verification_id, code) = code_for(&node, &alice.phone, Purpose::RegistrationLock).await;
-        let before = Reauthentication { verification_id, code, totp: None, backup_code: None };
+        let before = Reauthentication::by_code(verification_id, code);
         let entry = request(&node, &alice.phone, Purpose::Login).await;
         let asked = change_to(&node, &fresh_phone()).await;
         change(&alice, &with_old(&node, &asked, &alice.phone).await).await.unwrap();

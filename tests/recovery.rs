@@ -58,9 +58,12 @@ async fn is_out(device: &Device) {
     assert_eq!(refreshed.err().unwrap().code(), Some(ErrorCode::Unauthenticated));
 }
 
+/// Nothing waits after a new second factor.
+const AT_ONCE: [(&str, &str); 2] = [("SOTTO_LIMITS__ENABLED", "false"), ("SOTTO_AUTH__SECOND_FACTOR_UNDO_HOURS", "0")];
+
 on_both! {
     async fn a_new_device_takes_the_place_of_all_others(database) {
-        let node = TestNode::start(database).await;
+        let node = TestNode::with(database, &AT_ONCE).await;
         let other = node.sibling().await;
         let account = Account::with_second_factor(&node, "alice").await;
         let alice = &account.device;
@@ -106,7 +109,7 @@ on_both! {
     }
 
     async fn a_backup_code_turns_the_second_factor_off(database) {
-        let node = TestNode::start(database).await;
+        let node = TestNode::with(database, &AT_ONCE).await;
         let account = Account::with_second_factor(&node, "alice").await;
         let phone = &account.device.phone;
         let asked = request(&node, phone).await;
@@ -188,7 +191,7 @@ on_both! {
         let entry = sign_in(Purpose::Registration).await;
         let lost = Client::register(options.clone(), store.clone(), entry).await.unwrap();
         let SignIn { verification_id, code, .. } = sign_in(Purpose::RegistrationLock).await;
-        let proof = Reauthentication { verification_id, code, totp: None, backup_code: None };
+        let proof = Reauthentication::by_code(verification_id, code);
         lost.set_registration_lock(PIN, proof).await.unwrap();
         let entry = sign_in(Purpose::Recovery).await.with_pin(PIN);
         let used = Client::recover(options.clone(), store, entry.clone()).await;

@@ -146,6 +146,8 @@ impl World {
             code: line["code"].as_str().unwrap().to_owned(),
             device: info("phone"),
             keys: DeviceKeys::generate().sign_in_keys(1).unwrap(),
+            totp: None,
+            backup_code: None,
             pin: None,
             replace: None,
         };

@@ -20,7 +20,7 @@ const DAY: u64 = 86_400;
 
 async fn again(node: &TestNode, device: &Device) -> Reauthentication {
     let (verification_id, code) = code_for(node, &device.phone, Purpose::RegistrationLock).await;
-    Reauthentication { verification_id, code, totp: None, backup_code: None }
+    Reauthentication::by_code(verification_id, code)
 }
 
 /// Protects the number of a device's account.
@@ -51,6 +51,8 @@ async fn registration(node: &TestNode, phone: &str, pin: Option<&str>) -> Regist
         code,
         device: info("stranger"),
         keys,
+        totp: None,
+        backup_code: None,
         pin: pin.map(str::to_owned),
         replace: None,
     }
@@ -118,17 +120,25 @@ on_both! {
         // A code for something else, or of somebody else, is none.
         let (verification_id, code) = code_for(&node, &alice.phone, Purpose::Login).await;
         let foreign = again(&node, &bob).await;
-        for proof in [Reauthentication { verification_id, code, totp: None, backup_code: None }, foreign] {
+        for proof in [Reauthentication::by_code(verification_id, code), foreign] {
             let request = SetRegistrationLock::new(PIN, proof);
             let refused = problem(alice.rest.set_registration_lock(&request).await.unwrap_err());
             assert_eq!(refused.code, ErrorCode::CodeRejected);
         }
         assert!(!alice.rest.registration_lock().await.unwrap().enabled);
         set_pin(&node, &alice, PIN).await;
-        set_pin(&node, &alice, OTHER_PIN).await;
+        // A PIN is replaced and removed by who knows it, and a code alone is not enough.
+        let change = SetRegistrationLock::new(OTHER_PIN, again(&node, &alice).await);
+        let refused = problem(alice.rest.set_registration_lock(&change).await.unwrap_err());
+        assert_eq!((refused.code, methods(&refused)), (ErrorCode::SecondFactorRequired, vec!["pin".to_owned()]));
+        let bare = SetRegistrationLock { verification_id: None, code: None, ..change.clone() };
+        let refused = problem(alice.rest.set_registration_lock(&bare).await.unwrap_err());
+        assert_eq!(methods(&refused), ["code", "pin"]);
+        let change = SetRegistrationLock { current_pin: Some(PIN.to_owned()), ..change };
+        alice.rest.set_registration_lock(&change).await.unwrap();
         let stranger = request(&node, &alice.phone, Purpose::Login).await;
         not_accepted(login(&node, &with_pin(&stranger, PIN)).await, "/pin", 4);
-        let proof = again(&node, &alice).await;
+        let proof = again(&node, &alice).await.with_pin(OTHER_PIN);
         let used = Rest::new(&node.url).unwrap().with_token(&alice.tokens.access_token);
         used.remove_registration_lock(&proof).await.unwrap();
         assert_eq!(problem(used.remove_registration_lock(&proof).await.unwrap_err()).code, ErrorCode::CodeRejected);
@@ -142,7 +152,8 @@ on_both! {
     }
 
     async fn with_a_second_factor_that_is_asked_for_instead(database) {
-        let node = TestNode::start(database).await;
+        let settings = [("SOTTO_LIMITS__ENABLED", "false"), ("SOTTO_AUTH__SECOND_FACTOR_UNDO_HOURS", "0")];
+        let node = TestNode::with(database, &settings).await;
         let account = Account::with_second_factor(&node, "alice").await;
         let mut proof = again(&node, &account.device).await;
         let request = SetRegistrationLock::new(PIN, proof.clone());
@@ -180,12 +191,12 @@ on_both! {
             4,
         );
         alice.rest.me().await.unwrap();
-        // A second factor is none of its business, and no PIN that was not set frees anything.
+        // A second factor is asked for instead, and no PIN that was not set frees anything.
         let account = Account::with_second_factor(&node, "bob").await;
         let thief = registration(&node, &account.device.phone, Some(PIN)).await;
         let kept = try_register(&node, &thief).await.err().unwrap();
         assert_eq!((kept.status, kept.more.contains_key("available_at")), (409, true));
-        assert!(!kept.more.contains_key("methods"));
+        assert_eq!(methods(&kept), ["totp", "backup_code"]);
     }
 
     async fn an_application_goes_the_whole_way(database) {
@@ -199,7 +210,7 @@ on_both! {
         let client = Client::register(options.clone(), Store::in_memory().unwrap(), entry).await.unwrap();
         let proof = async || {
             let SignIn { verification_id, code, .. } = sign_in(Purpose::RegistrationLock).await;
-            Reauthentication { verification_id, code, totp: None, backup_code: None }
+            Reauthentication::by_code(verification_id, code)
         };
         client.set_registration_lock(PIN, proof().await).await.unwrap();
         assert!(client.registration_lock().await.unwrap().enabled);
@@ -211,7 +222,7 @@ on_both! {
         assert!(wrong.err().unwrap().needs_second_factor());
         let tablet = Client::login(options.clone(), store, entry.with_pin(PIN)).await.unwrap();
         assert_eq!(tablet.user_id(), client.user_id());
-        client.remove_registration_lock(&proof().await).await.unwrap();
+        client.remove_registration_lock(&proof().await.with_pin(PIN)).await.unwrap();
         let entry = sign_in(Purpose::Login).await;
         Client::login(options, Store::in_memory().unwrap(), entry).await.unwrap();
     }

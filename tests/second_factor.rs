@@ -7,7 +7,7 @@ mod sign_in;
 mod swapped;
 
 use crate::support::node::TestNode;
-use crate::support::people::{Device, info, register};
+use crate::support::people::{Device, info, proof, register};
 use data_encoding::BASE32_NOPAD;
 use sotto::identity::totp::{self, Secret};
 use sotto_client::protocol::VerificationId;
@@ -66,7 +66,7 @@ pub struct Account {
 impl Account {
     pub async fn with_second_factor(node: &TestNode, name: &str) -> Self {
         let device = register(node, name).await;
-        let (app, spent, backup_codes) = enable(&device).await;
+        let (app, spent, backup_codes) = enable(node, &device).await;
         Self { device, app, spent, backup_codes }
     }
 
@@ -78,16 +78,17 @@ impl Account {
     /// A proof with the right code, and nothing of the second factor yet.
     pub async fn again(&self, node: &TestNode) -> Reauthentication {
         let (verification_id, code) = code_for(node, &self.device.phone, Purpose::SecondFactor).await;
-        Reauthentication { verification_id, code, totp: None, backup_code: None }
+        Reauthentication::by_code(verification_id, code)
     }
 }
 
 /// Sets a second factor up and enables it with the code of the step before: the app, that code, and the backup codes.
-pub async fn enable(device: &Device) -> (App, String, Vec<String>) {
+pub async fn enable(node: &TestNode, device: &Device) -> (App, String, Vec<String>) {
+    let proof = proof(node, device, Purpose::SecondFactor).await;
     early_in_a_step().await;
     let app = App::of(&device.rest.set_up_totp().await.unwrap());
     let spent = app.code(-1);
-    let codes = device.rest.enable_totp(&spent).await.unwrap().backup_codes;
+    let codes = device.rest.enable_totp(&spent, proof).await.unwrap().backup_codes;
     (app, spent, codes)
 }
 

@@ -6,6 +6,7 @@ use crate::rest::{Rest, nothing};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use sotto_protocol::devices::{OwnDevice, OwnDevices, RenameDevice, VerifyDevice};
+use sotto_protocol::reauthentication::Reauthentication;
 use sotto_protocol::{Binary, DeviceId};
 
 impl Rest {
@@ -36,20 +37,20 @@ impl Rest {
         nothing(self.send(Method::POST, &format!("/v1/devices/{device}/verify"), Some(&body), HeaderMap::new()).await?)
     }
 
-    /// `DELETE /v1/devices/{device_id}`.
+    /// `DELETE /v1/devices/{device_id}`. The calling device needs no proof.
     ///
     /// # Errors
     /// As [`Rest::verify`].
-    pub async fn remove_device(&self, device: DeviceId) -> Result<()> {
-        nothing(self.send(Method::DELETE, &format!("/v1/devices/{device}"), None::<&()>, HeaderMap::new()).await?)
+    pub async fn remove_device(&self, device: DeviceId, proof: Option<&Reauthentication>) -> Result<()> {
+        nothing(self.send(Method::DELETE, &format!("/v1/devices/{device}"), proof, HeaderMap::new()).await?)
     }
 
     /// `DELETE /v1/devices`: all but the calling one.
     ///
     /// # Errors
     /// As [`Rest::verify`].
-    pub async fn remove_other_devices(&self) -> Result<()> {
-        nothing(self.send(Method::DELETE, "/v1/devices", None::<&()>, HeaderMap::new()).await?)
+    pub async fn remove_other_devices(&self, proof: &Reauthentication) -> Result<()> {
+        nothing(self.send(Method::DELETE, "/v1/devices", Some(proof), HeaderMap::new()).await?)
     }
 }
 
@@ -78,19 +79,22 @@ impl Client {
         self.call(|rest| async move { rest.verify_device(device, identity_key).await }).await
     }
 
-    /// Removes another device of this account: it is signed out at once.
+    /// Removes another device of this account: it is signed out at once. The proof is the second factor, or without one a code for
+    /// [`Purpose::DeviceRemoval`] with the PIN where there is one.
+    ///
+    /// [`Purpose::DeviceRemoval`]: sotto_protocol::auth::Purpose::DeviceRemoval
     ///
     /// # Errors
-    /// As the REST calls.
-    pub async fn remove_device(&self, device: DeviceId) -> Result<()> {
-        self.call(|rest| async move { rest.remove_device(device).await }).await
+    /// As the REST calls; `conflict` with `available_at` while a second factor is new.
+    pub async fn remove_device(&self, device: DeviceId, proof: &Reauthentication) -> Result<()> {
+        self.call(|rest| async move { rest.remove_device(device, Some(proof)).await }).await
     }
 
-    /// Removes all devices of this account but this one.
+    /// Removes all devices of this account but this one, by the same proof.
     ///
     /// # Errors
-    /// As the REST calls.
-    pub async fn remove_other_devices(&self) -> Result<()> {
-        self.call(|rest| async move { rest.remove_other_devices().await }).await
+    /// As [`Client::remove_device`].
+    pub async fn remove_other_devices(&self, proof: &Reauthentication) -> Result<()> {
+        self.call(|rest| async move { rest.remove_other_devices(proof).await }).await
     }
 }

@@ -23,18 +23,27 @@ impl Client {
         self.call(|rest| async move { rest.set_up_totp().await }).await
     }
 
-    /// Finishes the set-up by the code that the app shows. The backup codes are told this once: let people keep them.
+    /// Finishes the set-up by the code that the app shows, and a proof of what guards the account so far: a code for
+    /// [`Purpose::SecondFactor`], with the PIN where there is one. The backup codes are told this once: let people keep them.
+    ///
+    /// [`Purpose::SecondFactor`]: sotto_protocol::auth::Purpose::SecondFactor
     ///
     /// # Errors
     /// As the REST calls; `code_rejected` with the tries that are left. After an unknown outcome
     /// [`Client::second_factor`] tells whether it is enabled, and [`Client::renew_backup_codes`] gives codes.
-    pub async fn enable_totp(&self, totp: &str) -> Result<BackupCodes> {
-        self.call(|rest| async move { rest.enable_totp(totp).await }).await
+    pub async fn enable_totp(&self, totp: &str, proof: &Reauthentication) -> Result<BackupCodes> {
+        self.call(|rest| async move { rest.enable_totp(totp, proof.clone()).await }).await
     }
 
-    /// Turns the second factor off. The proof needs a code for [`Purpose::SecondFactor`] and the second factor itself.
+    /// Turns a second factor off that another device has enabled within a day, by the same proof as enabling one.
     ///
-    /// [`Purpose::SecondFactor`]: sotto_protocol::auth::Purpose::SecondFactor
+    /// # Errors
+    /// As the REST calls; `conflict` when it is too late, and for the device that enabled it.
+    pub async fn undo_totp(&self, proof: &Reauthentication) -> Result<()> {
+        self.call(|rest| async move { rest.undo_totp(proof).await }).await
+    }
+
+    /// Turns the second factor off. The proof is a code of it, or a backup code.
     ///
     /// # Errors
     /// As the REST calls.

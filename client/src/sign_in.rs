@@ -78,17 +78,17 @@ impl Client {
         Rest::new(server)?.verify(phone, purpose).await
     }
 
-    /// Makes an account with this store's keys as its first device. With the PIN of a registration lock, or
-    /// [`SignIn::replacing`], the account that has the number is deleted with everything in it, and this one takes its place.
+    /// Makes an account with this store's keys as its first device. With the second factor or else the PIN of the account that has the
+    /// number, or [`SignIn::replacing`], that account is deleted with everything in it, and this one takes its place.
     ///
     /// # Errors
-    /// As the REST calls. After an unknown outcome [`Client::login`] with the same store goes on.
+    /// As the REST calls; `conflict` with `available_at` when the account that has the number was in use lately. After an unknown outcome [`Client::login`] with the same store goes on.
     pub async fn register(options: Options, store: Store, sign_in: SignIn) -> Result<Self> {
         let rest = Rest::new(&options.server)?;
         let keys = store.run(account::sign_in_keys).await?;
-        let SignIn { verification_id, code, device, pin, replace, .. } = sign_in;
+        let SignIn { verification_id, code, device, totp, backup_code, pin, replace, .. } = sign_in;
         let replace = replace.then_some(true);
-        let request = RegisterRequest { verification_id, code, device, keys, pin, replace };
+        let request = RegisterRequest { verification_id, code, device, keys, totp, backup_code, pin, replace };
         let tokens = rest.register(&request).await?;
         Self::signed_in(options, rest, store, tokens).await
     }

@@ -19,11 +19,13 @@ pub enum Purpose {
     DeviceLink,
     AccountDeletion,
     RegistrationLock,
+    DeviceRemoval,
+    Export,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Registration,
         Self::Login,
         Self::Recovery,
@@ -32,6 +34,8 @@ impl Purpose {
         Self::DeviceLink,
         Self::AccountDeletion,
         Self::RegistrationLock,
+        Self::DeviceRemoval,
+        Self::Export,
     ];
 
     /// Whether its codes go only to numbers that have an account.
@@ -52,6 +56,8 @@ impl Purpose {
             Self::DeviceLink => "device_link",
             Self::AccountDeletion => "account_deletion",
             Self::RegistrationLock => "registration_lock",
+            Self::DeviceRemoval => "device_removal",
+            Self::Export => "export",
         }
     }
 }
@@ -179,7 +185,14 @@ pub struct RegisterRequest {
     /// Its public keys, complete.
     #[serde(deserialize_with = "json::object")]
     pub keys: Keys,
-    /// PIN of the registration lock of the account that has the number: it is deleted, and a new one takes its place.
+    /// A code of the authenticator app, where the account that has the number has a second factor. With the strongest guard of that
+    /// account shown, the account is deleted and a new one takes its place; if it was in use lately, only after its time of grace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totp: Option<String>,
+    /// Or a backup code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_code: Option<String>,
+    /// Or the PIN of its registration lock, where it has one and no second factor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<String>,
     /// `true`: the account that has the number is deleted without a PIN, if none of its devices was heard of for seven days.
@@ -254,7 +267,7 @@ pub struct ChangePhone {
     /// PIN of the registration lock, for accounts without a second factor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<String>,
-    /// Instead of a PIN: a verification of the present number with the purpose `phone_change` …
+    /// Without second factor and PIN: a verification of the present number with the purpose `phone_change` …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_verification_id: Option<VerificationId>,
     /// … and its six digits.

@@ -96,16 +96,21 @@ pub struct ConfirmLink {
     pub challenge: Binary,
     /// The new device's identity key, from the QR code.
     pub identity_key: Binary,
-    /// From a verification of the account's own number for `device_link`.
-    pub verification_id: VerificationId,
+    /// From a verification of the account's own number for `device_link`. Not needed with a second factor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification_id: Option<VerificationId>,
     /// Six digits from the text message.
-    pub code: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// The six digits that the app shows now. They are what counts when both are there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totp: Option<String>,
     /// Or a backup code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_code: Option<String>,
+    /// The PIN of the registration lock, where the account has one and no second factor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<String>,
 }
 
 impl ConfirmLink {
@@ -113,15 +118,15 @@ impl ConfirmLink {
     #[must_use]
     pub fn new(code: LinkCode, proof: Reauthentication) -> Self {
         let LinkCode { challenge, identity_key } = code;
-        let Reauthentication { verification_id, code, totp, backup_code } = proof;
-        Self { challenge, identity_key, verification_id, code, totp, backup_code }
+        let Reauthentication { verification_id, code, totp, backup_code, pin } = proof;
+        Self { challenge, identity_key, verification_id, code, totp, backup_code, pin }
     }
 
     /// The two halves again.
     #[must_use]
     pub fn parts(self) -> (LinkCode, Reauthentication) {
-        let Self { challenge, identity_key, verification_id, code, totp, backup_code } = self;
-        (LinkCode { challenge, identity_key }, Reauthentication { verification_id, code, totp, backup_code })
+        let Self { challenge, identity_key, verification_id, code, totp, backup_code, pin } = self;
+        (LinkCode { challenge, identity_key }, Reauthentication { verification_id, code, totp, backup_code, pin })
     }
 }
 

@@ -21,15 +21,20 @@ pub struct RegistrationLockState {
     pub enabled_at: Option<Timestamp>,
 }
 
-/// `PUT /v1/auth/registration_lock`.
+/// `PUT /v1/auth/registration_lock`: a PIN, with the proofs of [`Reauthentication`].
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct SetRegistrationLock {
-    /// Four to twenty digits, not all the same and not one after the other.
+    /// The new PIN: four to twenty digits, not all the same and not one after the other.
     pub pin: String,
+    /// The PIN that this one replaces, where the account has one and no second factor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_pin: Option<String>,
     /// From a verification of the account's own number with the purpose `registration_lock`.
-    pub verification_id: VerificationId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification_id: Option<VerificationId>,
     /// Six digits from the text message.
-    pub code: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// The six digits that the app shows now, where the account has a second factor. They are what counts when both are there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totp: Option<String>,
@@ -42,15 +47,15 @@ impl SetRegistrationLock {
     /// A PIN with what is shown again for it.
     #[must_use]
     pub fn new(pin: impl Into<String>, proof: Reauthentication) -> Self {
-        let Reauthentication { verification_id, code, totp, backup_code } = proof;
-        Self { pin: pin.into(), verification_id, code, totp, backup_code }
+        let Reauthentication { verification_id, code, totp, backup_code, pin: current_pin } = proof;
+        Self { pin: pin.into(), current_pin, verification_id, code, totp, backup_code }
     }
 
-    /// What is shown again, apart from the PIN.
+    /// What is shown again, apart from the new PIN.
     #[must_use]
     pub fn parts(self) -> (String, Reauthentication) {
-        let Self { pin, verification_id, code, totp, backup_code } = self;
-        (pin, Reauthentication { verification_id, code, totp, backup_code })
+        let Self { pin, current_pin, verification_id, code, totp, backup_code } = self;
+        (pin, Reauthentication { verification_id, code, totp, backup_code, pin: current_pin })
     }
 }
 

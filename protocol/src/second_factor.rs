@@ -1,6 +1,7 @@
 //! Bodies of the second factor: setting it up, backup codes.
 
-use crate::Timestamp;
+use crate::reauthentication::Reauthentication;
+use crate::{Timestamp, VerificationId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -12,6 +13,9 @@ pub struct SecondFactorState {
     /// Since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled_at: Option<Timestamp>,
+    /// Until when it can be undone, while it is new. Some changes of the account wait until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_until: Option<Timestamp>,
     /// Until when a set-up that was begun can be finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_until: Option<Timestamp>,
@@ -34,11 +38,36 @@ pub struct TotpSetUp {
     pub expires_at: Timestamp,
 }
 
-/// `POST /v1/auth/totp/enable`.
+/// `POST /v1/auth/totp/enable`: a code of the new secret, and what guards the account so far.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct EnableTotp {
     /// The six digits that the app shows now.
     pub totp: String,
+    /// From a verification of the account's own number with the purpose `second_factor`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification_id: Option<VerificationId>,
+    /// Six digits from the text message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The PIN of the registration lock, where the account has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<String>,
+}
+
+impl EnableTotp {
+    /// A code of the new secret with what is shown for it.
+    #[must_use]
+    pub fn new(totp: impl Into<String>, proof: Reauthentication) -> Self {
+        let Reauthentication { verification_id, code, pin, .. } = proof;
+        Self { totp: totp.into(), verification_id, code, pin }
+    }
+
+    /// The two halves again.
+    #[must_use]
+    pub fn parts(self) -> (String, Reauthentication) {
+        let Self { totp, verification_id, code, pin } = self;
+        (totp, Reauthentication { verification_id, code, pin, ..Reauthentication::default() })
+    }
 }
 
 /// Backup codes, each good for one sign-in without the app. Shown this once.

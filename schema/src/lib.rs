@@ -32,6 +32,7 @@
 //! Row structs live once, in `rows.rs` or beside the family in `rows/`, and derive
 //! `QueryableByName` (for `sql`) or `Queryable`.
 
+pub mod account_change;
 pub mod append;
 pub mod device_link;
 mod error;

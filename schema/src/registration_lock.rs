@@ -1,36 +1,41 @@
 //! The number of an account as a decision without I/O: who gets it, and when.
 //!
-//! A number in use is signed in to. It is given to a new account, and the one that had it deleted, only by whoever shows the PIN
-//! of its registration lock, or asks for it when none of its devices was heard of for a while: numbers are given to other people
-//! sooner or later. Nothing is deleted by a request that does not say so.
+//! A number in use is signed in to. It is given to a new account, and the one that had it deleted, only by who shows the strongest
+//! guard of that account, or asks for it when none of its devices was heard of for a while: numbers are given to other people sooner or
+//! later. An account that was heard of lately is told first, and has its time of grace.
 
-use crate::second_factor::Shown;
+use crate::second_factor::{Method, Verdict};
 use sotto_protocol::Timestamp;
 use std::time::Duration;
-use uuid::Uuid;
 
 /// An account whose number somebody wants to register, with the right code for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Its registration lock; another one with each PIN.
-    pub lock: Option<Uuid>,
+    /// What the shown guard is worth.
+    pub verdict: Verdict,
+    /// What may be shown.
+    pub methods: Vec<Method>,
     /// When one of its devices was heard of last.
     pub last_contact: Timestamp,
+    /// Until when a new second factor can be undone, which keeps the number where it is.
+    pub young_until: Option<Timestamp>,
 }
 
-/// What comes of it. Nothing is used up but by `Free`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What comes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// The number is the account's.
+    /// The number is the account's. Nothing is used up.
     Kept {
         /// From when it can be had by asking for it, if none of the account's devices is heard of until then.
         until: Timestamp,
-        /// Whether a PIN frees it at once.
-        takes_pin: bool,
+        /// What frees it before.
+        methods: Vec<Method>,
     },
-    /// The PIN is not right.
+    /// What was shown is not right.
     Rejected,
-    /// The number is free for whoever asks, and the account that had it is to be deleted.
+    /// The account is to be deleted after its time of grace; its devices are told, and any of them can cancel.
+    Grace,
+    /// The number is free for who asks, and the account that had it is to be deleted.
     Free,
 }
 
@@ -38,13 +43,18 @@ impl Standing {
     /// Decides, `wait` being how long the account keeps its number after the last contact. `replaces`: whether the account is
     /// to be deleted then, in so many words.
     #[must_use]
-    pub fn claim(&self, shown: &Shown, replaces: bool, wait: Duration, now: Timestamp) -> Claim {
+    pub fn claim(&self, replaces: bool, wait: Duration, now: Timestamp) -> Claim {
         let until = self.last_contact.plus(wait);
-        match (self.lock, shown) {
-            (Some(lock), Shown::Pin { lock: of }) if *of == lock => Claim::Free,
-            _ if replaces && until <= now => Claim::Free,
-            (None, _) | (Some(_), Shown::Nothing) => Claim::Kept { until, takes_pin: self.lock.is_some() },
-            (Some(_), _) => Claim::Rejected,
+        let is_silent = until <= now;
+        match (self.verdict, self.young_until) {
+            _ if replaces && is_silent => Claim::Free,
+            (Verdict::Rejected, _) => Claim::Rejected,
+            (Verdict::Passed(_), None) if is_silent => Claim::Free,
+            (Verdict::Passed(_), None) => Claim::Grace,
+            (Verdict::Passed(_), Some(young_until)) => {
+                Claim::Kept { until: until.max(young_until), methods: self.methods.clone() }
+            }
+            (Verdict::Required | Verdict::NotNeeded, _) => Claim::Kept { until, methods: self.methods.clone() },
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod logins;
 pub mod nodes;
 pub mod number;
 pub mod own_devices;
+pub mod proofs;
 pub mod reauthentication;
 pub mod registration_lock;
 pub mod sealed;

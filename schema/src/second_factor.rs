@@ -6,6 +6,7 @@
 //! holds for every sequence here holds for every sequence there.
 
 use sotto_protocol::Timestamp;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Wrong codes that finishing a set-up takes.
@@ -78,6 +79,8 @@ pub enum Use {
 /// What may be shown behind a right code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
+    /// A code that is sent to the account's number.
+    Code,
     /// A code of the authenticator app.
     Totp,
     /// A backup code.
@@ -93,6 +96,7 @@ impl Method {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Code => "code",
             Self::Totp => "totp",
             Self::BackupCode => "backup_code",
             Self::Pin => "pin",
@@ -101,13 +105,31 @@ impl Method {
     }
 }
 
-/// What of an account counts for a request.
+/// Which guards of an account count for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asks {
-    /// The second factor, where there is one.
+    /// The second factor, where there is one: a known device proves itself, and needs no PIN.
     Factor,
-    /// The second factor; where there is none, the PIN of the registration lock.
-    FactorOrPin,
+    /// The strongest guard: the second factor, or without one the PIN of the registration lock.
+    Strongest,
+    /// The strongest guard, or the PIN that was set before a second factor that is younger than this span.
+    StrongestOrOlderPin {
+        /// How long a new second factor can be undone.
+        wait: Duration,
+        /// The moment.
+        now: Timestamp,
+    },
+    /// What guarded the account before its second factor was enabled: the PIN, if it is older.
+    BeforeFactor,
+}
+
+/// A registration lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// Another one with each PIN.
+    pub id: Uuid,
+    /// When the PIN was set.
+    pub set_at: Timestamp,
 }
 
 /// What stands behind the right code of a request.
@@ -119,27 +141,42 @@ pub enum Guard<'a> {
     Factor(&'a Factor),
     /// A registration lock.
     Lock(Uuid),
+    /// A new second factor, or the registration lock that was there before it.
+    FactorOrLock(&'a Factor, Uuid),
 }
 
 impl<'a> Guard<'a> {
     /// Of an account with this second factor and this registration lock.
     #[must_use]
-    pub fn of(asks: Asks, factor: Option<&'a Factor>, lock: Option<Uuid>) -> Self {
-        match (factor.filter(|factor| factor.is_enabled()), lock) {
-            (Some(factor), _) => Self::Factor(factor),
-            (None, Some(lock)) if asks == Asks::FactorOrPin => Self::Lock(lock),
-            (None, _) => Self::Open,
+    pub fn of(asks: Asks, factor: Option<&'a Factor>, lock: Option<Lock>) -> Self {
+        let enabled = factor.and_then(|factor| Some((factor, factor.enabled_at?)));
+        match (enabled, lock, asks) {
+            (None, _, Asks::Factor) | (None, None, _) => Self::Open,
+            (None, Some(lock), _) => Self::Lock(lock.id),
+            (Some((_, enabled_at)), lock, Asks::BeforeFactor) => {
+                lock.filter(|lock| lock.set_at < enabled_at).map_or(Self::Open, |lock| Self::Lock(lock.id))
+            }
+            (Some((factor, enabled_at)), Some(lock), Asks::StrongestOrOlderPin { wait, now })
+                if lock.set_at < enabled_at && enabled_at.plus(wait) > now =>
+            {
+                Self::FactorOrLock(factor, lock.id)
+            }
+            (Some((factor, _)), _, _) => Self::Factor(factor),
         }
     }
 
     /// What may be shown to it.
     #[must_use]
     pub fn methods(&self) -> Vec<Method> {
+        let of_factor = |factor: &Factor| match factor.backup_codes.is_empty() {
+            true => vec![Method::Totp],
+            false => vec![Method::Totp, Method::BackupCode],
+        };
         match self {
             Self::Open => Vec::new(),
-            Self::Factor(factor) if factor.backup_codes.is_empty() => vec![Method::Totp],
-            Self::Factor(_) => vec![Method::Totp, Method::BackupCode],
+            Self::Factor(factor) => of_factor(factor),
             Self::Lock(_) => vec![Method::Pin],
+            Self::FactorOrLock(factor, _) => [of_factor(factor), vec![Method::Pin]].concat(),
         }
     }
 }
@@ -159,7 +196,7 @@ pub enum Verdict {
 
 /// What an attempt to finish a set-up comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Enabling {
+pub enum Finishing {
     /// There is nothing to finish: none was begun, it has ended, or it was finished.
     Nothing,
     /// The code is not right; so many tries are left.
@@ -211,20 +248,20 @@ impl Factor {
     }
 
     /// Finishes the set-up by a code, with these backup codes.
-    pub fn enable(&mut self, shown: &Shown, backup_codes: Vec<Uuid>, now: Timestamp) -> Enabling {
+    pub fn enable(&mut self, shown: &Shown, backup_codes: Vec<Uuid>, now: Timestamp) -> Finishing {
         if !self.is_pending(now) {
-            return Enabling::Nothing;
+            return Finishing::Nothing;
         }
         match *shown {
             Shown::Step { factor, step } if factor == self.id && step > self.last_step => {
                 self.last_step = step;
                 self.enabled_at = Some(now);
                 self.backup_codes = backup_codes;
-                Enabling::Enabled { step }
+                Finishing::Enabled { step }
             }
             _ => {
                 self.tries += 1;
-                Enabling::Rejected { attempts_left: MOST_ENABLING_TRIES - self.tries }
+                Finishing::Rejected { attempts_left: MOST_ENABLING_TRIES - self.tries }
             }
         }
     }
@@ -255,8 +292,12 @@ pub fn judge(guard: &Guard<'_>, shown: &Shown) -> Verdict {
     match (guard, shown) {
         (Guard::Open, _) => Verdict::NotNeeded,
         (_, Shown::Nothing) => Verdict::Required,
-        (Guard::Factor(factor), shown) => factor.proof(shown).map_or(Verdict::Rejected, Verdict::Passed),
-        (Guard::Lock(lock), Shown::Pin { lock: of }) if lock == of => Verdict::Passed(Use::Pin(*lock)),
+        (Guard::Lock(lock) | Guard::FactorOrLock(_, lock), Shown::Pin { lock: of }) if lock == of => {
+            Verdict::Passed(Use::Pin(*lock))
+        }
+        (Guard::Factor(factor) | Guard::FactorOrLock(factor, _), shown) => {
+            factor.proof(shown).map_or(Verdict::Rejected, Verdict::Passed)
+        }
         (Guard::Lock(_), _) => Verdict::Rejected,
     }
 }

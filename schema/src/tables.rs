@@ -363,6 +363,7 @@ table! {
         expires_at -> Moment,
         created_at -> Moment,
         updated_at -> Moment,
+        enabled_by -> Nullable<Uuid>,
     }
 }
 

@@ -37,6 +37,9 @@ section! {
         /// Days between asking for the deletion of an account and its deletion, in which any of its devices can cancel; 0: within a minute.
         /// `SOTTO_AUTH__DELETION_GRACE_DAYS`
         pub deletion_grace_days: u32 = 14, within 0..=365;
+        /// Hours for which a new second factor can be undone by another device or by the PIN from before. While it can, other devices, number, PIN and account stay as they are. 0: never.
+        /// `SOTTO_AUTH__SECOND_FACTOR_UNDO_HOURS`
+        pub second_factor_undo_hours: u32 = 24, within 0..=168;
         /// Days for which an account keeps its number after the last contact of a device. Then whoever has the number can register it anew, which deletes the account.
         /// `SOTTO_AUTH__REGISTRATION_LOCK_DAYS`
         pub registration_lock_days: u32 = 7, within 1..=3_650;

@@ -17,7 +17,7 @@ section! {
         /// Conversations a user may begin an hour.
         /// `SOTTO_LIMITS__CONVERSATIONS_PER_HOUR`
         pub conversations_per_hour: u32 = 20, within 1..=1_000_000;
-        /// Failed sign-ins per account and per address within `limits.failed_sign_in_window`.
+        /// Wrong codes from one network that is not signed in (IPv4 address, IPv6 /64), and again as many from the devices of one account, within `limits.failed_sign_in_window`. Counted in the database; without it codes are refused.
         /// `SOTTO_LIMITS__FAILED_SIGN_INS`
         pub failed_sign_ins: u32 = 5, within 1..=1_000_000;
         /// The span in which failed sign-ins are counted.
@@ -44,9 +44,6 @@ section! {
         /// The same for all that ask this node.
         /// `SOTTO_LIMITS__LINKS_PER_NODE_PER_HOUR`
         pub links_per_node_per_hour: u32 = 1_000, within 1..=1_000_000;
-        /// Wrong codes for one number a day, over all of its verifications.
-        /// `SOTTO_LIMITS__WRONG_CODES_PER_NUMBER_PER_DAY`
-        pub wrong_codes_per_number_per_day: u32 = 15, within 1..=1_000_000;
         /// Wrong second factors per account within `limits.failed_sign_in_window`, at sign-in, and again as many by its signed-in devices. Counted in the database; without it they are refused.
         /// `SOTTO_LIMITS__WRONG_SECOND_FACTORS`
         pub wrong_second_factors: u32 = 5, within 1..=1_000_000;

@@ -47,7 +47,7 @@ pub(super) async fn link(
         within("a code to confirm with", Client::verify(&server.url, phone, Purpose::DeviceLink)).await?;
     let verification_id = verification.map_err(failed("a code"))?.verification_id;
     let code = server.last_code(phone)?;
-    let proof = Reauthentication { verification_id, code: code.clone(), totp: None, backup_code: None };
+    let proof = Reauthentication::by_code(verification_id, code.clone());
     let answer = within(format!("{} confirms", by.name), by.client.confirm_link(&uri, &proof)).await?;
     let confirmed = Instant::now();
     answer.map_err(failed("is confirmed"))?;

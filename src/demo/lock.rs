@@ -29,7 +29,7 @@ pub(super) async fn protect(story: &mut Story, world: &World) -> Result<(), Demo
         Ok::<_, DemoError>((verification_id, server.last_code(NUMBER)?))
     };
     let (verification_id, sms) = code(Purpose::RegistrationLock).await?;
-    let proof = Reauthentication { verification_id, code: sms, totp: None, backup_code: None };
+    let proof = Reauthentication::by_code(verification_id, sms);
     let began = Instant::now();
     let set = within("Carol sets a PIN", carol.client.set_registration_lock(PIN, proof)).await?;
     set.map_err(failed("Carol sets a PIN"))?;

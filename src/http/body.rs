@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use sotto_protocol::json;
 use sotto_protocol::problem::{ErrorCode, Problem};
 
+use super::exchange::has_body;
 use crate::error::ApiError;
 
 /// A body of at most `LIMIT` bytes (after decompression), read as `T`.
@@ -32,6 +33,23 @@ impl<T: DeserializeOwned + 'static, const LIMIT: usize> FromRequest for Body<T, 
             let text = collect(payload, LIMIT).await?;
             Ok(Self(json::read(&text)?))
         })
+    }
+}
+
+/// The same where a request may come without a body: then it is the type's default.
+#[derive(Clone, Debug)]
+pub struct OptionalBody<T, const LIMIT: usize>(pub T);
+
+impl<T: DeserializeOwned + Default + 'static, const LIMIT: usize> FromRequest for OptionalBody<T, LIMIT> {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        if !has_body(request.headers()) {
+            return Box::pin(std::future::ready(Ok(Self(T::default()))));
+        }
+        let body = Body::<T, LIMIT>::from_request(request, payload);
+        Box::pin(async move { Ok(Self(body.await?.0)) })
     }
 }
 

@@ -3,11 +3,12 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Json, Path};
 use sotto_protocol::devices::{OwnDevices, RenameDevice, VerifyDevice};
-use sotto_protocol::problem::Problem;
+use sotto_protocol::reauthentication::Reauthentication;
 use sotto_protocol::{DeviceId, Timestamp, limits};
 
+use super::address::ClientAddress;
 use super::auth::Caller;
-use super::body::Body;
+use super::body::{Body, OptionalBody};
 use super::nothing;
 use crate::error::ApiError;
 use crate::identity::Identity;
@@ -45,20 +46,34 @@ pub async fn verify(
     Ok(nothing())
 }
 
-/// Removes a device of the account: keys, marks, place in the device lists. Its socket closes with 4503.
-#[utoipa::path(delete, path = "/v1/devices/{device_id}", tag = "devices",
+/// Removes a device of the account: keys, marks, place in the device lists. Its socket closes with 4503. The calling device is
+/// removed without a body; for another one the account proves itself.
+#[utoipa::path(delete, path = "/v1/devices/{device_id}", tag = "devices", request_body = Option<Reauthentication>,
     params(("device_id" = DeviceId, Path)), responses((status = 204, description = "It is gone")))]
-pub async fn remove(identity: Data<Identity>, caller: Caller, id: Path<DeviceId>) -> Result<HttpResponse, ApiError> {
-    if !identity.remove_device(&caller, *id, Timestamp::now()).await? {
-        return Err(Problem::not_found().into());
+pub async fn remove(
+    identity: Data<Identity>,
+    caller: Caller,
+    address: ClientAddress,
+    id: Path<DeviceId>,
+    body: OptionalBody<Reauthentication, { limits::MAX_BODY }>,
+) -> Result<HttpResponse, ApiError> {
+    if *id == caller.device_id {
+        identity.logout(&caller, Timestamp::now()).await?;
+    } else {
+        identity.remove_devices(&caller, Some(*id), &body.0, address.0, Timestamp::now()).await?;
     }
     Ok(nothing())
 }
 
-/// Removes every device of the account but the calling one.
-#[utoipa::path(delete, path = "/v1/devices", tag = "devices",
+/// Removes every device of the account but the calling one, after the account has proved itself.
+#[utoipa::path(delete, path = "/v1/devices", tag = "devices", request_body = Reauthentication,
     responses((status = 204, description = "The calling device is the only one")))]
-pub async fn remove_others(identity: Data<Identity>, caller: Caller) -> Result<HttpResponse, ApiError> {
-    identity.remove_other_devices(&caller, Timestamp::now()).await?;
+pub async fn remove_others(
+    identity: Data<Identity>,
+    caller: Caller,
+    address: ClientAddress,
+    body: OptionalBody<Reauthentication, { limits::MAX_BODY }>,
+) -> Result<HttpResponse, ApiError> {
+    identity.remove_devices(&caller, None, &body.0, address.0, Timestamp::now()).await?;
     Ok(nothing())
 }

@@ -24,6 +24,7 @@ use super::{ADMIN_ROUTES, ROUTES, Route, SHARED_ROUTES};
         super::auth::start_verification, super::auth::register, super::auth::login, super::auth::recover,
         super::auth::refresh, super::auth::logout, super::auth::me,
         super::second_factor::state, super::second_factor::set_up, super::second_factor::enable,
+        super::second_factor::undo,
         super::second_factor::disable, super::second_factor::renew_backup_codes,
         super::registration_lock::state, super::registration_lock::set, super::registration_lock::remove,
         super::account::change_phone, super::account::request, super::account::show, super::account::cancel,

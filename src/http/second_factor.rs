@@ -27,15 +27,29 @@ pub async fn set_up(identity: Data<Identity>, caller: Caller) -> Result<HttpResp
     Ok(HttpResponse::Created().json(identity.set_up_totp(&caller, Timestamp::now()).await?))
 }
 
-/// Enables the second factor that was set up, by a code that the app shows.
+/// Enables the second factor that was set up, by a code that the app shows and what guards the account so far.
 #[utoipa::path(post, path = "/v1/auth/totp/enable", tag = "auth", request_body = EnableTotp,
     responses((status = 200, description = "Ten backup codes, shown this once", body = BackupCodes)))]
 pub async fn enable(
     identity: Data<Identity>,
     caller: Caller,
+    address: ClientAddress,
     body: Body<EnableTotp, { limits::MAX_BODY }>,
 ) -> Result<Json<BackupCodes>, ApiError> {
-    Ok(Json(identity.enable_totp(&caller, &body.0, Timestamp::now()).await?))
+    Ok(Json(identity.enable_totp(&caller, body.0, address.0, Timestamp::now()).await?))
+}
+
+/// Turns a second factor off that another device has enabled lately, by what guarded the account before.
+#[utoipa::path(post, path = "/v1/auth/totp/undo", tag = "auth", request_body = Reauthentication,
+    responses((status = 204, description = "Sign-in asks for what it asked for before")))]
+pub async fn undo(
+    identity: Data<Identity>,
+    caller: Caller,
+    address: ClientAddress,
+    body: Body<Reauthentication, { limits::MAX_BODY }>,
+) -> Result<HttpResponse, ApiError> {
+    identity.undo_totp(&caller, &body.0, address.0, Timestamp::now()).await?;
+    Ok(nothing())
 }
 
 /// Turns the second factor off, after a fresh code and the second factor itself.

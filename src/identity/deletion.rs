@@ -4,15 +4,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use sotto_protocol::account::AccountDeletion;
-use sotto_protocol::auth::Purpose;
 use sotto_protocol::problem::Problem;
 use sotto_protocol::reauthentication::Reauthentication;
 use sotto_protocol::trail::Removal;
 use sotto_protocol::{Timestamp, UserId};
 use sotto_schema::StoreError;
+use sotto_schema::account_change::Change;
 use sotto_schema::rows::MemberChange;
 use sotto_schema::rows::deletions::{DeletionRequested, DeletionRow, LeftOver};
-use sotto_schema::rows::reauthentication::Proved;
 
 use super::Identity;
 use super::reauthentication::proved_or_refused;
@@ -38,7 +37,7 @@ impl Identity {
         address: IpAddr,
         now: Timestamp,
     ) -> Result<AccountDeletion, ApiError> {
-        let proof = self.proof(caller, request, Purpose::AccountDeletion, address, now).await?;
+        let (proof, field) = self.proof(caller, request, Change::Delete, address, now).await?;
         let grace = Duration::from_secs(86_400).saturating_mul(self.auth.deletion_grace_days);
         match self.store.request_account_deletion(proof, now.plus(grace)).await? {
             DeletionRequested::Done(row) => {
@@ -46,9 +45,7 @@ impl Identity {
                 self.changes.devices_changed(caller.user_id, &[caller.user_id]);
                 Ok(told(row))
             }
-            DeletionRequested::Refused(answer) => {
-                Err(proved_or_refused(Proved::Refused(answer), request).err().unwrap_or_else(none))
-            }
+            DeletionRequested::Refused(proved) => Err(proved_or_refused(proved, field).err().unwrap_or_else(none)),
         }
     }
 

@@ -13,13 +13,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ring::rand::SecureRandom;
-use sotto_protocol::auth::{DeviceInfo, Purpose, Tokens};
+use sotto_protocol::auth::{DeviceInfo, Tokens};
 use sotto_protocol::device_link::{
     BeginLink, BegunLink, CollectLink, ConfirmLink, LinkCode, LinkPending, LinkUri, ScannedLink, proof_text,
 };
 use sotto_protocol::keys::Suite;
 use sotto_protocol::problem::{ErrorCode, Problem};
 use sotto_protocol::{Binary, DeviceId, LinkId, Timestamp};
+use sotto_schema::account_change::Change;
 use sotto_schema::device_link::{Collecting, Deciding};
 use sotto_schema::rows::device_link::{LinkBegun, LinkCollected, LinkConfirmed, LinkRow, NewLink};
 use sotto_schema::rows::sign_in::{Allowance, NewSession};
@@ -27,8 +28,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
+use super::reauthentication::proved_or_refused;
 use super::refresh_token::{self, RefreshToken};
-use super::second_factor::{field_of, refusal};
 use super::secret_key::SecretKeys;
 use super::session::Caller;
 use super::sign_in::{SIGNED_PREKEY_LIFE, check_shape, no_random, refused};
@@ -246,11 +247,13 @@ impl Identity {
             Deciding::Already => return Ok(()),
             Deciding::Open => {}
         }
-        let proof = self.proof(caller, &again, Purpose::DeviceLink, address, now).await?;
+        let (proof, field) = self.proof(caller, &again, Change::LinkDevice, address, now).await?;
         match self.store.confirm_device_link(link_id, is_right, proof).await? {
             LinkConfirmed::Unknown => Err(Problem::not_found().into()),
             LinkConfirmed::Full(refusal) => Err(refused(refusal)),
-            LinkConfirmed::Refused(answer) => Err(refusal(answer, field_of(again.totp.as_deref()))),
+            LinkConfirmed::Refused(proved) => {
+                proved_or_refused(proved, field).and_then(|()| Err(Problem::not_found().into()))
+            }
             LinkConfirmed::Done => {
                 tracing::info!(user_id = %caller.user_id, device_id = %caller.device_id, "a device link was confirmed");
                 self.decided(link_id);

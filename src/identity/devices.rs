@@ -1,13 +1,18 @@
 //! The devices of one's own account: the list, names, verification, removal.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use sotto_protocol::devices::{OwnDevice, OwnDevices, RenameDevice, Verified, VerifyDevice};
 use sotto_protocol::problem::{ErrorCode, Problem};
+use sotto_protocol::reauthentication::Reauthentication;
 use sotto_protocol::{DeviceId, Timestamp, limits, text};
+use sotto_schema::account_change::Change;
 use sotto_schema::rows::own_devices::{DeviceVerified, OwnDeviceRow};
+use sotto_schema::rows::sign_in::DevicesRemoved;
 
 use super::Identity;
+use super::reauthentication::proved_or_refused;
 use super::session::Caller;
 use crate::error::ApiError;
 
@@ -73,17 +78,39 @@ impl Identity {
         }
     }
 
-    /// Removes every device of the caller's account but the calling one.
+    /// Removes another device of the caller's account, or without one all others, if the proof holds: keys, marks and sessions go,
+    /// sockets close, everybody concerned is told.
     ///
     /// # Errors
-    /// The database failed; then some may be removed.
-    pub async fn remove_other_devices(&self, caller: &Caller, now: Timestamp) -> Result<(), ApiError> {
-        for row in self.store.own_devices(caller.user_id).await? {
-            if row.id != caller.device_id {
-                self.remove_device(caller, row.id, now).await?;
-            }
+    /// 404 for a device that is none of the account's; 401 `code_rejected` and `second_factor_required` as at sign-in; 409
+    /// `conflict` with `available_at` while a second factor is new; 429.
+    pub async fn remove_devices(
+        &self,
+        caller: &Caller,
+        device_id: Option<DeviceId>,
+        request: &Reauthentication,
+        address: IpAddr,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let own = self.store.own_devices(caller.user_id).await?;
+        if let Some(device_id) = device_id
+            && !own.iter().any(|row| row.id == device_id)
+        {
+            return Err(Problem::not_found().into());
         }
-        Ok(())
+        let (proof, field) = self.proof(caller, request, Change::RemoveDevice, address, now).await?;
+        match self.store.remove_devices(proof, device_id).await? {
+            DevicesRemoved::Done(removed) if removed.is_empty() && device_id.is_some() => {
+                Err(Problem::not_found().into())
+            }
+            DevicesRemoved::Done(removed) => {
+                for removed in &removed {
+                    self.device_removed(removed, now);
+                }
+                Ok(())
+            }
+            DevicesRemoved::Refused(proved) => proved_or_refused(proved, field),
+        }
     }
 }
 

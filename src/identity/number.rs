@@ -5,19 +5,19 @@ use std::net::IpAddr;
 use sotto_protocol::Timestamp;
 use sotto_protocol::auth::{ChangePhone, MeUser, Purpose};
 use sotto_protocol::problem::{ErrorCode, FieldError, Problem};
+use sotto_schema::account_change::Change;
 use sotto_schema::rows::number::NumberChange;
 use sotto_schema::rows::sign_in::SignedIn;
-use sotto_schema::second_factor::Asks;
 
 use super::Identity;
-use super::guard::{Counts, Showing};
+use super::proofs::{Prover, Showing};
 use super::second_factor::refusal;
 use super::session::{Caller, unauthenticated};
 use crate::error::ApiError;
 
 impl Identity {
     /// Gives the caller's account the number that the code was sent to; devices, conversations and keys stay. Needs the second
-    /// factor where there is one, or else the PIN of the registration lock or a code of the present number.
+    /// factor where there is one, else the PIN of the registration lock where there is one, else a code of the present number.
     ///
     /// # Errors
     /// 401 `code_rejected` and `second_factor_required`; 409 `conflict` when the number has an account, told only to whoever has
@@ -35,12 +35,12 @@ impl Identity {
             (None, Some(_)) => return Err(Problem::field("/old_verification_id", "missing").into()),
             (Some(_), None) => return Err(Problem::field("/old_code", "missing").into()),
         };
-        let purpose = Purpose::PhoneChange;
-        let mut attempt = self.check_code(request.verification_id, purpose, &request.code, address, now).await?;
+        let (purpose, prover) = (Purpose::PhoneChange, Prover::Device(caller.user_id, address));
+        let code = self.compare_code(request.verification_id, purpose, &request.code, prover, now).await?;
         let old = match old {
-            Some((id, code)) => {
-                let right = self.check_code(id, purpose, code, address, now).await;
-                Some((id, right.map_err(at_old_code)?.phone))
+            Some((id, text)) => {
+                let old = self.compare_code(id, purpose, text, prover, now).await;
+                Some(old.map_err(at_old_code)?)
             }
             None => None,
         };
@@ -50,9 +50,10 @@ impl Identity {
             backup_code: request.backup_code.as_deref(),
             pin: request.pin.as_deref(),
         };
-        let asks = if old.is_some() { Asks::Factor } else { Asks::FactorOrPin };
-        let compared = self.compare(&row, asks, showing, Counts::SignedIn, &mut attempt).await?;
-        let change = NumberChange { attempt, user_id: caller.user_id, shown: compared.shown, old };
+        let wait = self.undo_span();
+        let asks = Change::ChangeContact.asks(wait, now);
+        let compared = self.compare(&row, asks, showing, Some(&code), prover, now).await?;
+        let change = NumberChange { code, user_id: caller.user_id, evidence: compared.evidence, old, wait };
         match self.store.change_number(change).await? {
             SignedIn::Done { told, .. } => {
                 tracing::info!(user_id = %caller.user_id, device_id = %caller.device_id, "a number was changed");

@@ -2,7 +2,7 @@
 //!
 //! A stolen or swapped SIM card gets every code. With a lock it does not open the account to a new device, and does not
 //! register the number anew before the account's devices were silent for `auth.registration_lock_days`. Signed-in devices set
-//! and remove it with a fresh code, and the second factor if there is one; a forgotten PIN is replaced that way.
+//! and remove it with the second factor, or without one with a fresh code and the PIN that there is.
 //!
 //! Limits: five wrong ones for a code from a text message, `limits.wrong_pins_per_day` for an account; in the database,
 //! closed without it.
@@ -10,20 +10,20 @@
 use std::net::IpAddr;
 
 use sotto_protocol::Timestamp;
-use sotto_protocol::auth::Purpose;
 use sotto_protocol::problem::Problem;
 use sotto_protocol::reauthentication::Reauthentication;
 use sotto_protocol::registration_lock::{RegistrationLockState, SetRegistrationLock, check_pin};
+use sotto_schema::account_change::Change;
 use sotto_schema::rows::registration_lock::NewLock;
 use sotto_schema::rows::sealed::SealedColumn;
 use uuid::Uuid;
 
-use super::Identity;
 use super::pin::Pin;
 use super::reauthentication::proved_or_refused;
 use super::sealed::{self, Place};
 use super::session::Caller;
 use super::sign_in::no_random;
+use super::{Identity, network};
 use crate::error::ApiError;
 
 impl Identity {
@@ -51,14 +51,14 @@ impl Identity {
         check_pin("/pin", &pin)?;
         let pin = Pin::parse(&pin).ok_or_else(|| Problem::field("/pin", "not_a_pin"))?;
         // Before the work of a hash.
-        let proof = self.proof(caller, &request, Purpose::RegistrationLock, address, now).await?;
+        let (proof, field) = self.proof(caller, &request, Change::SetPin, address, now).await?;
         let random = self.random.clone();
-        let hash = self.hashing.run(move || pin.hash(&random)).await?;
+        let hash = self.hashing.run(caller.user_id, network::place(address), move || pin.hash(&random)).await?;
         let hash = hash.map_err(|error| Problem::unavailable(error.to_string()))?;
         let id = Uuid::new_v4();
         let place = Place { column: SealedColumn::PinHash, user_id: caller.user_id, row: id };
         let hash = sealed::seal(&self.keys, &self.random, &place, hash.as_bytes()).map_err(|_| no_random())?;
-        proved_or_refused(self.store.change_registration_lock(proof, Some(NewLock { id, hash })).await?, &request)?;
+        proved_or_refused(self.store.change_registration_lock(proof, Some(NewLock { id, hash })).await?, field)?;
         tracing::info!(user_id = %caller.user_id, "a registration lock was set");
         Ok(())
     }
@@ -74,8 +74,8 @@ impl Identity {
         address: IpAddr,
         now: Timestamp,
     ) -> Result<(), ApiError> {
-        let proof = self.proof(caller, request, Purpose::RegistrationLock, address, now).await?;
-        proved_or_refused(self.store.change_registration_lock(proof, None).await?, request)?;
+        let (proof, field) = self.proof(caller, request, Change::RemovePin, address, now).await?;
+        proved_or_refused(self.store.change_registration_lock(proof, None).await?, field)?;
         tracing::info!(user_id = %caller.user_id, "a registration lock was removed");
         Ok(())
     }

@@ -11,15 +11,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use sotto_protocol::auth::Purpose;
 use sotto_protocol::problem::{ErrorCode, FieldError, Problem};
 use sotto_protocol::reauthentication::Reauthentication;
 use sotto_protocol::second_factor::{BackupCodes, EnableTotp, SecondFactorState, TotpSetUp};
 use sotto_protocol::{Timestamp, UserId};
+use sotto_schema::account_change::Change;
 use sotto_schema::rows::sealed::SealedColumn;
-use sotto_schema::rows::second_factor::{BackupCodeRow, FactorChange, FactorRow, NewFactor};
+use sotto_schema::rows::second_factor::{BackupCodeRow, Enabling, FactorChange, FactorRow, NewFactor};
 use sotto_schema::rows::sign_in::SignedIn;
-use sotto_schema::second_factor::{Enabling, Method, Shown};
+use sotto_schema::second_factor::{Method, Shown};
 use uuid::Uuid;
 
 use super::Identity;
@@ -47,6 +47,9 @@ impl Identity {
         Ok(SecondFactorState {
             enabled: enabled.is_some(),
             enabled_at: enabled.and_then(|row| row.factor.enabled_at),
+            undo_until: enabled
+                .and_then(|row| Some(row.factor.enabled_at?.plus(self.undo_span())))
+                .filter(|until| *until > now),
             pending_until: pending,
             backup_codes_left: enabled
                 .map_or(0, |row| u64::try_from(row.factor.backup_codes.len()).unwrap_or(u64::MAX)),
@@ -74,24 +77,28 @@ impl Identity {
         Ok(TotpSetUp { secret: secret.base32(), uri, qr_svg: qr.svg, qr_png: qr.png, expires_at })
     }
 
-    /// Finishes a set-up by a code of the new secret, and gives the backup codes.
+    /// Finishes a set-up by a code of the new secret, and gives the backup codes, if what guards the account so far is shown.
     ///
     /// # Errors
-    /// 409 `conflict` when there is nothing to finish; 401 `code_rejected`.
+    /// 409 `conflict` when there is nothing to finish; 401 `code_rejected` and `second_factor_required`; 429.
     pub async fn enable_totp(
         &self,
         caller: &Caller,
-        request: &EnableTotp,
+        request: EnableTotp,
+        address: IpAddr,
         now: Timestamp,
     ) -> Result<BackupCodes, ApiError> {
+        let (totp, request) = request.parts();
         let row = self.store.second_factor(caller.user_id).await?;
         let row = row.filter(|row| row.factor.is_pending(now)).ok_or_else(nothing_to_enable)?;
-        let shown = self.shown_totp(&row, &request.totp, now)?;
+        let (proof, field) = self.proof(caller, &request, Change::EnableFactor, address, now).await?;
+        let shown = self.shown_totp(&row, &totp, now)?;
         let (codes, rows) = self.new_backup_codes(caller.user_id)?;
-        match self.store.enable_second_factor(caller.user_id, shown, rows, now).await? {
+        match self.store.enable_second_factor(proof, shown, rows).await? {
             Enabling::Nothing => Err(nothing_to_enable()),
             Enabling::Rejected { attempts_left } => Err(not_accepted("/totp", attempts_left)),
-            Enabling::Enabled { .. } => {
+            Enabling::Refused(proved) => proved_or_refused(proved, field).and_then(|()| Err(nothing_to_enable())),
+            Enabling::Enabled => {
                 tracing::info!(user_id = %caller.user_id, "a second factor was enabled");
                 Ok(codes)
             }
@@ -109,8 +116,27 @@ impl Identity {
         address: IpAddr,
         now: Timestamp,
     ) -> Result<(), ApiError> {
-        self.change_second_factor(caller, request, FactorChange::Disable, address, now).await?;
+        let (proof, field) = self.proof(caller, request, Change::DisableFactor, address, now).await?;
+        proved_or_refused(self.store.change_second_factor(proof, FactorChange::Disable).await?, field)?;
         tracing::info!(user_id = %caller.user_id, "a second factor was disabled");
+        Ok(())
+    }
+
+    /// Turns a second factor off that another device enabled within `auth.second_factor_undo_hours`, by what guarded the account
+    /// before: a code from a text message, with the PIN if that is older.
+    ///
+    /// # Errors
+    /// As [`Identity::disable_totp`]; 409 `conflict` for the device that enabled it, and when it is too late.
+    pub async fn undo_totp(
+        &self,
+        caller: &Caller,
+        request: &Reauthentication,
+        address: IpAddr,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let (proof, field) = self.proof(caller, request, Change::UndoFactor, address, now).await?;
+        proved_or_refused(self.store.undo_second_factor(proof).await?, field)?;
+        tracing::warn!(user_id = %caller.user_id, device_id = %caller.device_id, "a new second factor was undone");
         Ok(())
     }
 
@@ -126,21 +152,10 @@ impl Identity {
         now: Timestamp,
     ) -> Result<BackupCodes, ApiError> {
         let (codes, rows) = self.new_backup_codes(caller.user_id)?;
-        self.change_second_factor(caller, request, FactorChange::NewBackupCodes(rows), address, now).await?;
+        let (proof, field) = self.proof(caller, request, Change::RenewBackupCodes, address, now).await?;
+        let change = FactorChange::NewBackupCodes(rows);
+        proved_or_refused(self.store.change_second_factor(proof, change).await?, field)?;
         Ok(codes)
-    }
-
-    async fn change_second_factor(
-        &self,
-        caller: &Caller,
-        request: &Reauthentication,
-        change: FactorChange,
-        address: IpAddr,
-        now: Timestamp,
-    ) -> Result<(), ApiError> {
-        let mut proof = self.proof(caller, request, Purpose::SecondFactor, address, now).await?;
-        proof.needs_second_factor = true;
-        proved_or_refused(self.store.change_second_factor(proof, change).await?, request)
     }
 
     /// What the texts of a request turn out to be for an account with this enabled second factor.

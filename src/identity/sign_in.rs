@@ -13,26 +13,24 @@ use sotto_protocol::keys::Keys;
 use sotto_protocol::problem::{ErrorCode, FieldError, Problem};
 use sotto_protocol::trail::Removal;
 use sotto_protocol::{DeviceId, Timestamp, UserId, VerificationId};
-use sotto_schema::rows::registration_lock::{GuardRow, Takeover};
+use sotto_schema::rows::registration_lock::Takeover;
 use sotto_schema::rows::sign_in::{
-    Allowance, Attempt, NewSession, NewVerification, Refresh, Refreshed, Refusal, SignedIn, SigningDevice,
+    Allowance, NewSession, NewVerification, Refresh, Refreshed, Refusal, RemovedDevice, SignedIn, SigningDevice,
     VerificationStarted,
 };
-use sotto_schema::second_factor::{Asks, Shown};
+use sotto_schema::second_factor::{Asks, Method};
 use uuid::Uuid;
 
 use super::access_token::{self, Claims};
-use super::code::{self, Code};
-use super::guard::{Compared, Counts, Showing};
+use super::code::Code;
 use super::phone::Phone;
+use super::proofs::{Compared, Prover, Showing};
 use super::refresh_token::{self, RefreshToken};
 use super::session::{Caller, unauthenticated};
 use super::sms::{SmsError, Text};
 use super::{Identity, device_proof, key_check, network, second_factor, spending};
 use crate::error::ApiError;
 
-/// Wrong codes that a verification takes.
-pub const MOST_TRIES: i64 = 5;
 /// How long after its first use a refresh token gives the same successor.
 pub const GRACE: Duration = Duration::from_secs(60);
 /// How long a signed prekey should serve.
@@ -131,8 +129,9 @@ impl Identity {
         self.spending.allowances(phone, purpose, self.keys.pseudonym(spending::range(phone)), node)
     }
 
-    /// Makes an account with its first device. An account that has the number is deleted if the PIN of its registration lock is
-    /// shown, or if that is asked for and its devices were silent for `auth.registration_lock_days`.
+    /// Makes an account with its first device. The account that has the number is deleted when its strongest guard is shown, or when
+    /// that is asked for and its devices were silent for `auth.registration_lock_days`. One that was heard of since keeps its time of
+    /// grace, and the number until then.
     ///
     /// # Errors
     /// 422, 401 `code_rejected`, 429, 503; 409 `conflict` with `available_at` when the number has an account, told only after
@@ -144,25 +143,31 @@ impl Identity {
         now: Timestamp,
     ) -> Result<Tokens, ApiError> {
         check_shape(&request.device, &request.keys)?;
-        let purpose = Purpose::Registration;
-        let mut attempt = self.check_code(request.verification_id, purpose, &request.code, address, now).await?;
+        let (id, prover) = (request.verification_id, Prover::Stranger(address));
+        let code = self.compare_code(id, Purpose::Registration, &request.code, prover, now).await?;
         let begun = self.begin(now)?;
-        let shown = match self.store.guards_of_phone(attempt.phone.clone()).await? {
-            Some(GuardRow { user_id, lock: Some(lock), .. }) => {
-                let pin = request.pin.as_deref();
-                self.compare_pin(user_id, &lock, pin, Counts::SignIn, &mut attempt).await?.shown
-            }
-            _ => Shown::Nothing,
+        let showing = Showing {
+            totp: request.totp.as_deref(),
+            backup_code: request.backup_code.as_deref(),
+            pin: request.pin.as_deref(),
         };
+        let Compared { evidence, field } = self.compare_at_sign_in(Asks::Strongest, showing, &code, address).await?;
         let takeover = Takeover {
-            shown,
+            evidence,
             replaces: request.replace == Some(true),
             wait: DAY.saturating_mul(self.auth.registration_lock_days),
+            grace: DAY.saturating_mul(self.auth.deletion_grace_days),
+            undo: self.undo_span(),
         };
         let (user_id, device_id) = (UserId::random(), DeviceId::random());
         let device = new_device(device_id, request.device, self.kept_address(address), request.keys, now);
-        let outcome = self.store.register(attempt, takeover, user_id, device, begun.session.clone()).await?;
-        self.signed_in(outcome, "/pin", device_id, begun, now)
+        let outcome = self.store.register(code, takeover, user_id, device, begun.session.clone()).await?;
+        self.signed_in(outcome, field, device_id, begun, now)
+    }
+
+    /// How long a new second factor can be undone.
+    pub(super) fn undo_span(&self) -> Duration {
+        HOUR.saturating_mul(self.auth.second_factor_undo_hours)
     }
 
     /// Signs a device in: a known one that proves it, or a new one.
@@ -172,10 +177,10 @@ impl Identity {
     /// `conflict` for a known identity without proof or with other fixed keys; 409 `limit_reached` for a device too many.
     pub async fn login(&self, request: LoginRequest, address: IpAddr, now: Timestamp) -> Result<Tokens, ApiError> {
         check_shape(&request.device, &request.keys)?;
-        let id = request.verification_id;
-        let mut attempt = self.check_code(id, Purpose::Login, &request.code, address, now).await?;
+        let (id, prover) = (request.verification_id, Prover::Stranger(address));
+        let code = self.compare_code(id, Purpose::Login, &request.code, prover, now).await?;
         let identity_key = request.keys.identity_key.clone().unwrap_or_default();
-        let known = self.store.known_device(attempt.phone.clone(), identity_key.0.clone()).await?;
+        let known = self.store.known_device(code.phone().to_owned(), identity_key.0.clone()).await?;
         let proof = request.device_proof.unwrap_or_default();
         let known = known.filter(|known| {
             device_proof::holds(known.suite, identity_key.as_ref(), known.signing_key.as_deref(), id, proof.as_ref())
@@ -185,57 +190,14 @@ impl Identity {
             backup_code: request.backup_code.as_deref(),
             pin: request.pin.as_deref(),
         };
-        let asks = if known.is_some() { Asks::Factor } else { Asks::FactorOrPin };
-        let Compared { shown, field } = self.compare_at_sign_in(asks, showing, &mut attempt).await?;
+        let asks = if known.is_some() { Asks::Factor } else { Asks::Strongest };
+        let Compared { evidence, field } = self.compare_at_sign_in(asks, showing, &code, address).await?;
         let device_id = known.as_ref().map_or_else(DeviceId::random, |known| known.device_id);
         let begun = self.begin(now)?;
         let device = new_device(device_id, request.device, self.kept_address(address), request.keys, now);
         let device = SigningDevice { is_known: known.is_some(), ..device };
-        let outcome = self.store.login(attempt, shown, device, begun.session.clone()).await?;
+        let outcome = self.store.login(code, evidence, device, begun.session.clone()).await?;
         self.signed_in(outcome, field, device_id, begun, now)
-    }
-
-    /// Compares the code; a wrong one is counted here. `Ok`: it is right, and not used up yet.
-    pub(super) async fn check_code(
-        &self,
-        id: VerificationId,
-        purpose: Purpose,
-        text: &str,
-        address: IpAddr,
-        now: Timestamp,
-    ) -> Result<Attempt, ApiError> {
-        let row = self.store.verification(id).await?;
-        let row = row.filter(|row| {
-            row.purpose == purpose && row.expires_at > now && row.used_at.is_none() && row.tries < MOST_TRIES
-        });
-        let row = row.ok_or_else(|| rejected(0))?;
-        let attempt = Attempt {
-            verification_id: id,
-            failures: self.failure_allowances(&row.phone, address),
-            second_factors: Vec::new(),
-            address: self.kept_address(address),
-            phone: row.phone,
-            most_tries: MOST_TRIES,
-            now,
-        };
-        if code::matches(&self.keys, id, text, &row.code_hash) {
-            return Ok(attempt);
-        }
-        Err(second_factor::refusal(self.store.wrong_code(attempt).await?, "/code"))
-    }
-
-    fn failure_allowances(&self, phone: &str, address: IpAddr) -> Vec<Allowance> {
-        let limits = &self.limits;
-        if !limits.enabled {
-            return Vec::new();
-        }
-        let place = self.keys.pseudonym(&network::place(address).to_string());
-        let window = limits.failed_sign_in_window.duration();
-        vec![
-            Allowance::new("failed_number", self.keys.pseudonym(phone), limits.failed_sign_ins, window)
-                .and(limits.wrong_codes_per_number_per_day, DAY),
-            Allowance::new("failed_address", place, limits.failed_sign_ins, window),
-        ]
     }
 
     pub(super) fn begin(&self, now: Timestamp) -> Result<Begun, ApiError> {
@@ -361,23 +323,20 @@ impl Identity {
     /// # Errors
     /// The database failed.
     pub async fn logout(&self, caller: &Caller, now: Timestamp) -> Result<(), ApiError> {
-        self.remove_device(caller, caller.device_id, now).await.map(|_| ())
+        let (user_id, device_id) = (caller.user_id, caller.device_id);
+        if let Some(removed) = self.store.remove_device(user_id, device_id, Removal::SignedOut, None, now).await? {
+            self.device_removed(&removed, now);
+        }
+        Ok(())
     }
 
-    /// Removes a device of the caller's account: its keys, marks and sessions go, its socket closes, everybody concerned is told.
-    /// `false`: there was none.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn remove_device(&self, caller: &Caller, device_id: DeviceId, now: Timestamp) -> Result<bool, ApiError> {
-        let user_id = caller.user_id;
-        let reason = if device_id == caller.device_id { Removal::SignedOut } else { Removal::Revoked };
-        let Some(removed) = self.store.remove_device(user_id, device_id, reason, None, now).await? else {
-            return Ok(false);
-        };
-        self.end_here(user_id, device_id, &removed.families, now);
+    /// Ends what a removed device had here, and tells everybody concerned.
+    pub(super) fn device_removed(&self, removed: &RemovedDevice, now: Timestamp) {
+        let user_id = removed.change.user_id;
+        for device_id in &removed.change.removed {
+            self.end_here(user_id, *device_id, &removed.families, now);
+        }
         self.changes.devices_changed(user_id, &removed.told);
-        Ok(true)
     }
 
     /// The caller's account and device.
@@ -426,11 +385,17 @@ pub(super) fn rejected(attempts_left: i64) -> ApiError {
 pub(super) fn refused(refusal: Refusal) -> ApiError {
     let (code, detail) = match refusal {
         Refusal::NumberInUse => (ErrorCode::Conflict, "this number has an account"),
-        Refusal::NumberKept { until, takes_pin } => {
+        Refusal::NumberKept { until, methods } => {
             let detail = "this number has an account; sign in instead, or register with `replace` once it was silent";
             let problem = Problem::new(ErrorCode::Conflict, detail).with("available_at", until.to_string());
-            return if takes_pin { problem.with("methods", ["pin"]).into() } else { problem.into() };
+            let methods: Vec<_> = methods.into_iter().map(Method::as_str).collect();
+            return if methods.is_empty() { problem.into() } else { problem.with("methods", methods).into() };
         }
+        Refusal::DeletionBegun { deletes_at } => {
+            let detail = "the account of this number will be deleted, unless one of its devices cancels; register then";
+            return Problem::new(ErrorCode::Conflict, detail).with("available_at", deletes_at.to_string()).into();
+        }
+        Refusal::Waits { until } => return waits(until),
         Refusal::OwnNumber => (ErrorCode::Conflict, "this is the account's number already"),
         Refusal::NothingBehindCode => {
             (ErrorCode::Conflict, "the account has neither a second factor nor a registration lock; sign in instead")
@@ -450,6 +415,12 @@ pub(super) fn refused(refusal: Refusal) -> ApiError {
         Refusal::TooManyDevices => (ErrorCode::LimitReached, "the account has as many devices as it may; remove one"),
     };
     Problem::new(code, detail).into()
+}
+
+/// 409: a second factor is new, and can be undone until then.
+pub(super) fn waits(until: Timestamp) -> ApiError {
+    let detail = "a second factor was enabled lately; until it cannot be undone any more, this change waits";
+    Problem::new(ErrorCode::Conflict, detail).with("available_at", until.to_string()).into()
 }
 
 pub(super) fn no_random() -> ApiError {

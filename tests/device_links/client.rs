@@ -17,7 +17,7 @@ async fn registered(node: &TestNode, phone: &str) -> Client {
 async fn again(node: &TestNode, phone: &str) -> Reauthentication {
     let verification = Client::verify(&node.url, phone, Purpose::DeviceLink).await.unwrap();
     let verification_id = verification.verification_id;
-    Reauthentication { verification_id, code: node.code_for(phone), totp: None, backup_code: None }
+    Reauthentication::by_code(verification_id, node.code_for(phone))
 }
 
 on_both! {

@@ -29,7 +29,7 @@ on_both! {
         assert_eq!(code(mallory.rest.refuse_link(laptop.id(), &laptop.code()).await), ErrorCode::NotFound);
         // The proof of another account proves nothing.
         let ConfirmLink { verification_id, code: sms, .. } = theirs;
-        let foreign = Reauthentication { verification_id, code: sms, totp: None, backup_code: None };
+        let foreign = Reauthentication { verification_id, code: sms, ..Reauthentication::default() };
         let foreign = ConfirmLink::new(laptop.code(), foreign);
         assert_eq!(code(alice.rest.confirm_link(laptop.id(), &foreign).await), ErrorCode::CodeRejected);
         alice.rest.confirm_link(laptop.id(), &early).await.unwrap();
@@ -158,7 +158,8 @@ on_both! {
         let tokens = laptop.tokens().await;
         assert_eq!(code(alice.rest.confirm_link(copy.id(), &confirmation).await), ErrorCode::Conflict);
         // Nothing was used up: when the other one has gone, the same confirmation serves.
-        alice.rest.remove_device(tokens.device_id).await.unwrap();
+        let by_code = crate::support::people::proof(&node, &alice, Purpose::DeviceRemoval).await;
+        alice.rest.remove_device(tokens.device_id, Some(&by_code)).await.unwrap();
         alice.rest.confirm_link(copy.id(), &confirmation).await.unwrap();
         copy.tokens().await;
     }
@@ -172,7 +173,7 @@ on_both! {
             let verification = Rest::new(&node.url).unwrap().verify(&alice.phone, purpose).await.unwrap();
             let sms = node.code_for(&alice.phone);
             let id = verification.verification_id;
-            let again = Reauthentication { verification_id: id, code: sms, totp: None, backup_code: None };
+            let again = Reauthentication::by_code(id, sms);
             let confirmation = ConfirmLink::new(laptop.code(), again);
             assert_eq!(code(alice.rest.confirm_link(laptop.id(), &confirmation).await), ErrorCode::CodeRejected);
         }

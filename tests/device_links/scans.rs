@@ -150,7 +150,7 @@ on_both! {
     async fn the_second_factor_is_asked_for_where_there_is_one(database) {
         let node = TestNode::start(database).await;
         let alice = register(&node, "alice").await;
-        let (app, _, _) = enable(&alice).await;
+        let (app, _, _) = enable(&node, &alice).await;
         let laptop = Newcomer::at(&node, "laptop").await;
         alice.rest.scan_link(laptop.id(), &laptop.code()).await.unwrap();
         let asked = proof(&node, &alice).await;

@@ -34,7 +34,7 @@ on_both! {
         for (device, rest) in [(alice.device_id, &bob.rest), (DeviceId::random(), &alice.rest)] {
             assert_eq!(code(rest.rename_device(device, "mine").await), ErrorCode::NotFound);
             assert_eq!(code(rest.verify_device(device, &key).await), ErrorCode::NotFound);
-            assert_eq!(code(rest.remove_device(device).await), ErrorCode::NotFound);
+            assert_eq!(code(rest.remove_device(device, None).await), ErrorCode::NotFound);
         }
         assert_eq!(alice.rest.own_devices().await.unwrap(), devices);
     }

@@ -3,11 +3,13 @@
 use super::code;
 use crate::support::node::TestNode;
 use crate::support::on_both;
-use crate::support::people::{pair, second_device};
+use crate::support::people::{pair, proof, second_device};
 use crate::support::wire::next_of;
 use sotto_client::Rest;
+use sotto_client::protocol::auth::Purpose;
 use sotto_client::protocol::event::Event;
 use sotto_client::protocol::problem::ErrorCode;
+use sotto_client::protocol::reauthentication::Reauthentication;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -25,8 +27,9 @@ on_both! {
         let (mut theres, _) = there.socket().await;
         let (mut own, _) = alice.socket().await;
         there.rest.me().await.unwrap();
+        let by_code = proof(&node, &alice, Purpose::DeviceRemoval).await;
         let began = Instant::now();
-        alice.rest.remove_other_devices().await.unwrap();
+        alice.rest.remove_other_devices(&by_code).await.unwrap();
         for socket in [&mut heres, &mut theres] {
             assert_eq!(socket.closed_within(ELSEWHERE).await.unwrap(), Some(4503));
         }
@@ -44,7 +47,8 @@ on_both! {
         assert_eq!(keys.iter().map(|one| one.device_id).collect::<Vec<_>>(), [alice.device_id]);
         // The caller's own socket stays.
         assert!(own.closed_within(Duration::from_secs(1)).await.is_err());
-        alice.rest.remove_other_devices().await.unwrap();
+        // There is none any more: nothing is used up.
+        alice.rest.remove_other_devices(&Reauthentication::default()).await.unwrap();
     }
 
     async fn one_goes_and_the_others_are_told(database) {
@@ -55,7 +59,8 @@ on_both! {
         let (mut tablets, _) = tablet.socket().await;
         let (mut laptops, _) = laptop.socket().await;
         let (mut bobs, _) = bob.socket().await;
-        alice.rest.remove_device(tablet.device_id).await.unwrap();
+        let by_code = proof(&node, &alice, Purpose::DeviceRemoval).await;
+        alice.rest.remove_device(tablet.device_id, Some(&by_code)).await.unwrap();
         assert_eq!(tablets.closed_within(ELSEWHERE).await.unwrap(), Some(4503));
         for socket in [&mut laptops, &mut bobs] {
             loop {
@@ -66,10 +71,10 @@ on_both! {
                 }
             }
         }
-        assert_eq!(code(alice.rest.remove_device(tablet.device_id).await), ErrorCode::NotFound);
+        assert_eq!(code(alice.rest.remove_device(tablet.device_id, Some(&by_code)).await), ErrorCode::NotFound);
         assert_eq!(code(tablet.rest.me().await), ErrorCode::Unauthenticated);
         // Oneself: the same as signing out.
-        laptop.rest.remove_device(laptop.device_id).await.unwrap();
+        laptop.rest.remove_device(laptop.device_id, None).await.unwrap();
         assert_eq!(code(laptop.rest.me().await), ErrorCode::Unauthenticated);
     }
 }

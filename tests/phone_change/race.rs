@@ -18,7 +18,7 @@ in_a_world! {
                 old_verification_id: Some(old_id), old_code: Some(old_code),
             };
             let (verification_id, code) = world.code(&new, Purpose::Registration).await;
-            let request = RegisterRequest { verification_id, code, device: device(), keys: keys(50 + round, 0), pin: None, replace: None };
+            let request = RegisterRequest { verification_id, code, device: device(), keys: keys(50 + round, 0), totp: None, backup_code: None, pin: None, replace: None };
             let (changed, registered) = join(
                 world.identity.change_phone(&caller, change, HERE, world.now),
                 world.other.register(request, HERE, world.now),

@@ -149,6 +149,8 @@ async fn newcomer(url: &str, phones: &Path) -> String {
         code: text["code"].as_str().expect("a code").to_owned(),
         device: info("newcomer"),
         keys: DeviceKeys::generate().sign_in_keys(2).expect("keys"),
+        totp: None,
+        backup_code: None,
         pin: None,
         replace: None,
     };

@@ -12,8 +12,14 @@ use std::time::Duration;
 
 impl World {
     async fn lock(&self, tokens: &Tokens, phone: &str, pin: &str) {
+        self.lock_again(tokens, phone, None, pin).await;
+    }
+
+    /// Sets a PIN in the place of another one.
+    async fn lock_again(&self, tokens: &Tokens, phone: &str, current: Option<&str>, pin: &str) {
         let (verification_id, code) = self.code(phone, Purpose::RegistrationLock).await;
-        let proof = Reauthentication { verification_id, code, totp: None, backup_code: None };
+        let by_code = Reauthentication::by_code(verification_id, code);
+        let proof = Reauthentication { pin: current.map(str::to_owned), ..by_code };
         let caller = self.caller(tokens).await;
         let request = SetRegistrationLock::new(pin, proof);
         self.identity.set_registration_lock(&caller, request, HERE, self.now).await.unwrap();
@@ -26,6 +32,8 @@ impl World {
             code,
             device: device(),
             keys: keys(seed, 0),
+            totp: None,
+            backup_code: None,
             pin: pin.map(str::to_owned),
             replace: None,
         }
@@ -105,9 +113,29 @@ in_a_world! {
         assert_ne!(world.replace(PHONE, 2).await.unwrap().user_id, alice.user_id);
     }
 
-    the_pin_frees_the_number_at_once_and_the_account_goes(world, config => { config.limits.enabled = false; }) {
+    the_pin_lets_an_account_in_use_its_time_of_grace(world, config => { config.limits.enabled = false; }) {
         let alice = world.register(PHONE, 1).await;
         world.lock(&alice, PHONE, PIN).await;
+        let request = world.registration(PHONE, 2, Some(PIN)).await;
+        let until = world.now.plus(Duration::from_secs(14 * DAY)).to_string();
+        assert_eq!(free_at(world.identity.register(request.clone(), HERE, world.now).await), until);
+        assert_eq!(status(world.identity.register(request, HERE, world.now).await), REJECTED, "the code has served");
+        // The devices are told, and any of them cancels.
+        let caller = world.caller(&alice).await;
+        assert_eq!(world.identity.deletion(&caller).await.unwrap().deletes_at.unwrap().to_string(), until);
+        world.identity.cancel_deletion(&caller, world.now).await.unwrap();
+        assert_eq!(world.login(PHONE, 1, true).await.unwrap().user_id, alice.user_id);
+        // Not cancelled: it goes when its time has come, and not before.
+        assert_eq!(status(world.take(PHONE, 2, Some(PIN)).await), CONFLICT);
+        world.later(14 * DAY);
+        world.identity.sweep(world.now).await.unwrap();
+        assert_ne!(world.take(PHONE, 2, None).await.unwrap().user_id, alice.user_id);
+    }
+
+    the_pin_frees_the_number_of_a_silent_account(world, config => { config.limits.enabled = false; }) {
+        let alice = world.register(PHONE, 1).await;
+        world.lock(&alice, PHONE, PIN).await;
+        world.later(7 * DAY);
         let request = world.registration(PHONE, 2, Some(PIN)).await;
         let anew = world.identity.register(request.clone(), HERE, world.now).await.unwrap();
         assert_ne!(anew.user_id, alice.user_id);
@@ -124,6 +152,7 @@ in_a_world! {
             let phone = format!("+1555000100{round}");
             let alice = world.register(&phone, 1).await;
             world.lock(&alice, &phone, PIN).await;
+            world.later(7 * DAY);
             let (one, two) = (world.registration(&phone, 2, Some(PIN)).await, world.registration(&phone, 3, Some(PIN)).await);
             let (one, two) = join(
                 world.identity.register(one, HERE, world.now),
@@ -142,7 +171,6 @@ in_a_world! {
         config.limits.codes_per_address_per_hour = 1000;
         config.limits.codes_per_block_per_hour = 1000;
         config.limits.failed_sign_ins = 1000;
-        config.limits.wrong_codes_per_number_per_day = 1000;
     }) {
         let alice = world.register(PHONE, 1).await;
         world.lock(&alice, PHONE, PIN).await;
@@ -162,8 +190,8 @@ in_a_world! {
         }
         assert_eq!(status(world.take(PHONE, 2, Some(PIN)).await), LIMITED, "the right one as well");
         // The owner replaces it all the same.
-        world.lock(&alice, PHONE, OTHER_PIN).await;
-        world.later(DAY);
+        world.lock_again(&alice, PHONE, Some(PIN), OTHER_PIN).await;
+        world.later(7 * DAY);
         assert_eq!(status(world.take(PHONE, 2, Some(PIN)).await), REJECTED);
         world.take(PHONE, 2, Some(OTHER_PIN)).await.unwrap();
     }

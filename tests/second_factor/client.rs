@@ -20,9 +20,14 @@ on_both! {
         let registration = sign_in(&node, &phone, Purpose::Registration).await;
         let client = Client::register(options.clone(), Store::in_memory().unwrap(), registration).await.unwrap();
         assert!(!client.second_factor().await.unwrap().enabled);
+        let by_code = async || {
+            let verification = Client::verify(&node.url, &phone, Purpose::SecondFactor).await.unwrap();
+            Reauthentication::by_code(verification.verification_id, node.code_for(&phone))
+        };
         early_in_a_step().await;
         let app = App::of(&client.set_up_totp().await.unwrap());
-        let codes = client.enable_totp(&app.code(-1)).await.unwrap().backup_codes;
+        let (spent, proof) = (app.code(-1), by_code().await);
+        let codes = client.enable_totp(&spent, &proof).await.unwrap().backup_codes;
 
         let store = Store::in_memory().unwrap();
         let entry = sign_in(&node, &phone, Purpose::Login).await;
@@ -37,11 +42,7 @@ on_both! {
         Client::login(options.clone(), Store::in_memory().unwrap(), entry).await.unwrap();
         assert_eq!(client.second_factor().await.unwrap().backup_codes_left, 9);
 
-        let again = async |backup_code: &str| {
-            let verification = Client::verify(&node.url, &phone, Purpose::SecondFactor).await.unwrap();
-            let (verification_id, code) = (verification.verification_id, node.code_for(&phone));
-            Reauthentication { verification_id, code, totp: None, backup_code: Some(backup_code.to_owned()) }
-        };
+        let again = async |backup_code: &str| by_code().await.with_backup_code(backup_code);
         let fresh = tablet.renew_backup_codes(&again(&codes[1]).await).await.unwrap().backup_codes;
         client.disable_totp(&again(&fresh[0]).await).await.unwrap();
         let entry = sign_in(&node, &phone, Purpose::Login).await;

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::support::node::TestNode;
 use crate::support::on_both;
-use crate::support::people::register;
+use crate::support::people::{proof, register};
 use futures::future::join;
 use sotto_client::protocol::auth::{LoginRequest, Purpose};
 use sotto_client::protocol::problem::{ErrorCode, Problem};
@@ -177,11 +177,12 @@ on_both! {
         let settings = [("SOTTO_LIMITS__ENABLED", "false"), ("SOTTO_LOG__LEVEL", "trace")];
         let node = TestNode::with(database, &settings).await;
         let device = register(&node, "alice").await;
+        let proof = proof(&node, &device, Purpose::SecondFactor).await;
         early_in_a_step().await;
         let set_up = device.rest.set_up_totp().await.unwrap();
         let app = App::of(&set_up);
         let enabling = app.code(-1);
-        let codes = device.rest.enable_totp(&enabling).await.unwrap().backup_codes;
+        let codes = device.rest.enable_totp(&enabling, proof).await.unwrap().backup_codes;
         let sign_in = request(&node, &device.phone, Purpose::Login).await;
         problem(sotto_client::Rest::new(&node.url).unwrap().login(&with_totp(&sign_in, "777777")).await.err().unwrap());
         login(&node, &with_backup_code(&sign_in, &codes[0])).await.unwrap();

@@ -4,6 +4,7 @@ use super::node::TestNode;
 use sotto_client::protocol::auth::{DeviceInfo, LoginRequest, Platform, Purpose, RegisterRequest, Tokens};
 use sotto_client::protocol::frame::Welcome;
 use sotto_client::protocol::message::{Envelope, Kind, OutgoingMessage};
+use sotto_client::protocol::reauthentication::Reauthentication;
 use sotto_client::protocol::{Binary, ConversationId, DeviceId, MessageId, UserId};
 use sotto_client::{DeviceKeys, Rest, Socket, SocketOptions};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,6 +49,8 @@ pub async fn register(node: &TestNode, name: &str) -> Device {
         code: node.code_for(&phone),
         device: info(name),
         keys: keys.sign_in_keys(20).expect("keys"),
+        totp: None,
+        backup_code: None,
         pin: None,
         replace: None,
     };
@@ -77,6 +80,12 @@ pub async fn second_device(node: &TestNode, first: &Device, name: &str) -> Devic
 fn device(node: &TestNode, phone: String, tokens: Tokens, keys: DeviceKeys) -> Device {
     let rest = Rest::new(&node.url).expect("a URL").with_token(&tokens.access_token);
     Device { url: node.url.clone(), user_id: tokens.user_id, device_id: tokens.device_id, phone, tokens, keys, rest }
+}
+
+/// A fresh code for a device's own number, as a proof.
+pub async fn proof(node: &TestNode, device: &Device, purpose: Purpose) -> Reauthentication {
+    let verification = device.rest.verify(&device.phone, purpose).await.expect("a code is sent");
+    Reauthentication::by_code(verification.verification_id, node.code_for(&device.phone))
 }
 
 /// Two accounts with a direct conversation.

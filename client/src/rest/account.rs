@@ -32,12 +32,21 @@ impl Rest {
         parse(&self.send(Method::POST, "/v1/auth/totp", None::<&()>, HeaderMap::new()).await?)
     }
 
-    /// `POST /v1/auth/totp/enable`: finishes the set-up by a code; the backup codes are told this once.
+    /// `POST /v1/auth/totp/enable`: finishes the set-up by a code of the app and the proof of what guards the account so far; the
+    /// backup codes are told this once.
     ///
     /// # Errors
     /// As [`Rest::verify`].
-    pub async fn enable_totp(&self, totp: &str) -> Result<BackupCodes> {
-        self.post("/v1/auth/totp/enable", &EnableTotp { totp: totp.to_owned() }).await
+    pub async fn enable_totp(&self, totp: &str, proof: Reauthentication) -> Result<BackupCodes> {
+        self.post("/v1/auth/totp/enable", &EnableTotp::new(totp, proof)).await
+    }
+
+    /// `POST /v1/auth/totp/undo`: turns off what another device has enabled lately.
+    ///
+    /// # Errors
+    /// As [`Rest::verify`].
+    pub async fn undo_totp(&self, proof: &Reauthentication) -> Result<()> {
+        nothing(self.send(Method::POST, "/v1/auth/totp/undo", Some(proof), HeaderMap::new()).await?)
     }
 
     /// `POST /v1/auth/totp/disable`.

@@ -90,16 +90,6 @@ pub async fn count_in(
     Ok(())
 }
 
-/// Whether one more of each is allowed, in the caller's transaction, which keeps the rows locked. `Some`: the limit
-/// that is reached.
-pub async fn peek(
-    connection: &mut Connection,
-    allowances: &[Allowance],
-    now: Timestamp,
-) -> Result<Option<Reached>, StoreError> {
-    Ok(examine(connection, allowances, 1, now).await?.1)
-}
-
 /// Locks the rows and says which limit `count` more would reach.
 pub async fn examine<'a>(
     connection: &mut Connection,
@@ -130,11 +120,26 @@ pub async fn take_alone(
     transaction!(connection, |connection| { take(connection, std::slice::from_ref(&allowance), count, now).await })
 }
 
-/// Whether one more of each is allowed, in a transaction of its own. `Some`: the limit that is reached.
-pub async fn peek_alone(
+/// Takes back what was taken of each at a moment, in the caller's transaction.
+pub async fn give_back(
     connection: &mut Connection,
-    allowances: Vec<Allowance>,
-    now: Timestamp,
-) -> Result<Option<Reached>, StoreError> {
-    transaction!(connection, |connection| { peek(connection, &allowances, now).await })
+    allowances: &[Allowance],
+    taken_at: Timestamp,
+) -> Result<(), StoreError> {
+    for (allowance, mut moments) in examine(connection, allowances, 0, taken_at).await?.0 {
+        for _ in 0..allowance.cost_of(1) {
+            if let Some(place) = moments.iter().rposition(|moment| *moment == taken_at) {
+                moments.remove(place);
+            }
+        }
+        write(connection, allowance.kind, &allowance.subject, &moments, allowance.longest(), taken_at).await?;
+    }
+    Ok(())
+}
+
+/// How many more the tightest of the allowances allows, in the caller's transaction. Without any: as many as there can be.
+pub async fn left(connection: &mut Connection, allowances: &[Allowance], now: Timestamp) -> Result<i64, StoreError> {
+    let (locked, _) = examine(connection, allowances, 1, now).await?;
+    let least = locked.iter().map(|(allowance, moments)| allowance.left(moments, now)).min();
+    Ok(least.map_or(i64::MAX, |left| i64::try_from(left).unwrap_or(i64::MAX)))
 }

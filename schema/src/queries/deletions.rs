@@ -8,6 +8,7 @@ use super::*;
 use crate::append::Wake;
 use crate::rows::deletions::{DeletionRequested, DeletionRow, LeftOver};
 use crate::rows::reauthentication::{Proof, Proved};
+use crate::rows::trail::Happened;
 use crate::types::{Moment, Uuid};
 use diesel::QueryableByName;
 use diesel::result::OptionalExtension;
@@ -63,30 +64,40 @@ pub async fn request(
     proof: Proof,
     deletes_at: Timestamp,
 ) -> Result<DeletionRequested, StoreError> {
-    let (user, now) = (proof.user_id, proof.attempt.now);
     transaction!(connection, |connection| {
-        if let Proved::Refused(answer) = reauthentication::prove(connection, &proof).await? {
-            return Ok(DeletionRequested::Refused(answer));
+        let proved = reauthentication::prove(connection, &proof).await?;
+        if !matches!(proved, Proved::Done) {
+            return Ok(DeletionRequested::Refused(proved));
         }
-        if let Some(row) = find(connection, user).await? {
-            return Ok(DeletionRequested::Done(row));
-        }
-        sql("INSERT INTO account_deletions (user_id, deletes_at, created_at, updated_at) VALUES ($1, $2, $3, $3)")
-            .bind::<Uuid, _>(user)
-            .bind::<Moment, _>(deletes_at)
-            .bind::<Moment, _>(now)
-            .execute(connection)
-            .await?;
-        let body = json!({ "requested_at": now, "deletes_at": deletes_at });
-        account_log::append_own(connection, user, EVENT, user.0, &body, now).await?;
-        sign_in::tell(connection, &proof.attempt, user, TrailEvent::DeletionRequested { deletes_at }).await?;
-        Ok::<_, StoreError>(DeletionRequested::Done(DeletionRow {
-            user_id: user,
-            deletes_at,
-            begun_at: None,
-            created_at: now,
-        }))
+        let Proof { user_id, address, now, .. } = proof;
+        let row = begin_grace(connection, user_id, deletes_at, address, now).await?;
+        Ok::<_, StoreError>(DeletionRequested::Done(row))
     })
+}
+
+/// Stores a deletion with its time of grace and tells the account's devices, in the caller's transaction, which holds the account's
+/// lock. A deletion that was asked for before stands as it is.
+pub async fn begin_grace(
+    connection: &mut Connection,
+    user: UserId,
+    deletes_at: Timestamp,
+    address: Option<String>,
+    now: Timestamp,
+) -> Result<DeletionRow, StoreError> {
+    if let Some(row) = find(connection, user).await? {
+        return Ok(row);
+    }
+    sql("INSERT INTO account_deletions (user_id, deletes_at, created_at, updated_at) VALUES ($1, $2, $3, $3)")
+        .bind::<Uuid, _>(user)
+        .bind::<Moment, _>(deletes_at)
+        .bind::<Moment, _>(now)
+        .execute(connection)
+        .await?;
+    let body = json!({ "requested_at": now, "deletes_at": deletes_at });
+    account_log::append_own(connection, user, EVENT, user.0, &body, now).await?;
+    let happened = Happened { event: TrailEvent::DeletionRequested { deletes_at }, address };
+    trail::append(connection, user, happened, now).await?;
+    Ok(DeletionRow { user_id: user, deletes_at, begun_at: None, created_at: now })
 }
 
 /// Cancels a deletion that has not begun, and tells the account's devices. `false`: there is none.

@@ -7,7 +7,7 @@ use super::*;
 use crate::device_link::{Collecting, Deciding, REPEAT, Stage};
 use crate::rows::device_link::{LinkBegun, LinkCollected, LinkConfirmed, LinkRow, NewLink};
 use crate::rows::reauthentication::{Proof, Proved};
-use crate::rows::sign_in::{Allowance, NewSession, Refusal, SignedIn, SigningDevice};
+use crate::rows::sign_in::{Allowance, NewSession, Refusal, SigningDevice};
 use crate::rows::trail::Happened;
 use crate::types::{Json, Moment, Uuid, Word};
 use diesel::QueryableByName;
@@ -132,7 +132,7 @@ pub async fn confirm(
     is_right: bool,
     proof: Proof,
 ) -> Result<LinkConfirmed, StoreError> {
-    let (account, now) = (proof.user_id, proof.attempt.now);
+    let (account, now) = (proof.user_id, proof.now);
     transaction!(connection, |connection| {
         let Some(row) = lock(connection, id, now).await? else {
             return Ok(LinkConfirmed::Unknown);
@@ -147,11 +147,9 @@ pub async fn confirm(
         if let Err(refusal) = place(connection, account, &row).await? {
             return Ok(LinkConfirmed::Full(refusal));
         }
-        match reauthentication::prove(connection, &proof).await? {
-            Proved::Done => {}
-            Proved::Refused(answer) => return Ok(LinkConfirmed::Refused(answer)),
-            // Not asked for here.
-            Proved::NoSecondFactor => return Ok(LinkConfirmed::Refused(SignedIn::Rejected { attempts_left: 0 })),
+        let proved = reauthentication::prove(connection, &proof).await?;
+        if !matches!(proved, Proved::Done) {
+            return Ok(LinkConfirmed::Refused(proved));
         }
         link.confirm(account, is_right, now);
         set_stage(connection, id, link.stage, link.user_id).await?;

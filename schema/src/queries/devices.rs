@@ -3,7 +3,8 @@
 use super::*;
 use crate::rows::DevicesChange;
 use crate::rows::keys::DeviceKeysRow;
-use crate::rows::sign_in::{AccountRow, KnownDeviceRow, RemovedDevice, SigningDevice};
+use crate::rows::reauthentication::{Proof, Proved};
+use crate::rows::sign_in::{AccountRow, DevicesRemoved, KnownDeviceRow, RemovedDevice, SigningDevice};
 use crate::types::{Json, Moment, Uuid, Word};
 use diesel::QueryableByName;
 use diesel::result::OptionalExtension;
@@ -308,6 +309,39 @@ pub async fn remove_in(
     let event = TrailEvent::DeviceRemoved { device_id: device, reason };
     trail::append(connection, user, event.into(), now).await?;
     Ok(RemovedDevice { change, families, told })
+}
+
+/// Removes a device of the prover's account, or without one all but the proving device, if the proof holds.
+pub async fn remove_proved(
+    connection: &mut Connection,
+    proof: Proof,
+    device: Option<DeviceId>,
+) -> Result<DevicesRemoved, StoreError> {
+    let (user, own, now) = (proof.user_id, proof.device_id, proof.now);
+    transaction!(connection, |connection| {
+        if let Some(code) = &proof.code
+            && let Some(answer) = proofs::begin(connection, code, proof.evidence.taken.as_ref()).await?
+        {
+            return Ok(DevicesRemoved::Refused(Proved::Refused(answer)));
+        }
+        second_factor::lock(connection, user, now).await?;
+        let devices = of_user(connection, user).await?.into_iter().map(|row| row.device_id);
+        let gone: Vec<DeviceId> = devices.filter(|id| device.map_or(*id != own, |device| *id == device)).collect();
+        if gone.is_empty() {
+            return Ok(DevicesRemoved::Done(Vec::new()));
+        }
+        sign_in::lock_sessions(connection, user, now).await?;
+        let proved = reauthentication::prove(connection, &proof).await?;
+        if !matches!(proved, Proved::Done) {
+            return Ok(DevicesRemoved::Refused(proved));
+        }
+        let mut removed = Vec::with_capacity(gone.len());
+        for id in gone {
+            let families = sign_in::end_sessions(connection, id, now).await?;
+            removed.push(remove_in(connection, user, id, Removal::Revoked, families, now).await?);
+        }
+        Ok::<_, StoreError>(DevicesRemoved::Done(removed))
+    })
 }
 
 /// Devices that were not heard of since a moment.

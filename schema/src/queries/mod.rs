@@ -42,6 +42,7 @@ pub mod meta;
 pub mod nodes;
 pub mod number;
 pub mod own_devices;
+pub mod proofs;
 pub mod reauthentication;
 pub mod recovery;
 pub mod registration_lock;

@@ -2,33 +2,56 @@
 
 use super::second_factor::Asked;
 use super::*;
+use crate::account_change::{Held, Ruling, rule};
 use crate::rows::reauthentication::{Proof, Proved};
 use crate::rows::sign_in::SignedIn;
-use crate::second_factor::{Asks, Use};
+use crate::rows::trail::Happened;
+use crate::second_factor::{Guard, Use};
 use sotto_protocol::trail::TrailEvent;
 
 /// Takes a proof in the caller's transaction, as its first statements, and uses it up. The account is locked from here
 /// until the transaction ends.
 pub async fn prove(connection: &mut Connection, proof: &Proof) -> Result<Proved, StoreError> {
-    let Proof { attempt, user_id, shown, needs_second_factor } = proof;
-    if let Some(answer) = sign_in::begin(connection, attempt).await? {
-        return Ok(Proved::Refused(answer));
+    let Proof { change, user_id, code, evidence, wait, now, .. } = proof;
+    let (user, code, now) = (*user_id, code.as_ref(), *now);
+    if let Some(code) = code {
+        if let Some(answer) = proofs::begin(connection, code, evidence.taken.as_ref()).await? {
+            return Ok(Proved::Refused(answer));
+        }
+        // The code of another number proves nothing here.
+        if second_factor::lock_by_phone(connection, &code.phone, now).await? != Some(user) {
+            return Ok(Proved::Refused(SignedIn::Rejected { attempts_left: 0 }));
+        }
+    } else {
+        second_factor::lock(connection, user, now).await?;
     }
-    // The code of another number proves nothing here.
-    if second_factor::lock_by_phone(connection, &attempt.phone, attempt.now).await? != Some(*user_id) {
-        return Ok(Proved::Refused(SignedIn::Rejected { attempts_left: 0 }));
-    }
-    let used = match second_factor::ask(connection, attempt, *user_id, Asks::Factor, shown).await? {
+    let row = registration_lock::guards(connection, user).await?;
+    let factor = row.factor.as_ref().map(|row| &row.factor);
+    let factor_since = factor.and_then(|factor| factor.enabled_at);
+    let guard = Guard::of(change.asks(*wait, now), factor, row.lock.as_ref().map(|lock| lock.standing()));
+    let shown = match second_factor::ask(connection, code, &guard, evidence, now).await? {
+        // What is missing is told below, with the code where that is missing too.
+        Asked::NotNeeded | Asked::Answered(SignedIn::SecondFactorRequired { .. }) => None,
         Asked::Answered(answer) => return Ok(Proved::Refused(answer)),
-        Asked::NotNeeded if *needs_second_factor => return Ok(Proved::NoSecondFactor),
-        Asked::NotNeeded => None,
         Asked::Passed(used) => Some(used),
     };
-    if let Some(answer) = second_factor::spend(connection, attempt, *user_id, used).await? {
+    match rule(*change, &guard, factor_since, Held { code: code.is_some(), shown }, *wait, now) {
+        Ruling::Allowed => {}
+        Ruling::Missing(methods) => return Ok(Proved::Refused(SignedIn::SecondFactorRequired { methods })),
+        Ruling::Waits(until) => return Ok(Proved::Waits(until)),
+        Ruling::NothingToChange => return Ok(Proved::NoSecondFactor),
+    }
+    if let Some(answer) = second_factor::spend(connection, code, user, shown, evidence, now).await? {
         return Ok(Proved::Refused(answer));
     }
-    if let Some(Use::BackupCode(_)) = used {
-        sign_in::tell(connection, attempt, *user_id, TrailEvent::BackupCodeUsed).await?;
+    if let Some(Use::BackupCode(_)) = shown {
+        tell(connection, proof, TrailEvent::BackupCodeUsed).await?;
     }
     Ok(Proved::Done)
+}
+
+/// Appends what came of a proof to the account's trail, as the last statement of its transaction.
+pub async fn tell(connection: &mut Connection, proof: &Proof, event: TrailEvent) -> Result<(), StoreError> {
+    let happened = Happened { event, address: proof.address.clone() };
+    trail::append(connection, proof.user_id, happened, proof.now).await
 }

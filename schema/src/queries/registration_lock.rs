@@ -1,11 +1,13 @@
 //! Registration locks: set, removed, and asked by whoever registers a number that has an account.
 
+use super::second_factor::Asked;
 use super::*;
 use crate::registration_lock::{Claim, Standing};
+use crate::rows::proofs::RightCode;
 use crate::rows::reauthentication::{Proof, Proved};
 use crate::rows::registration_lock::{GuardRow, LockRow, NewLock, Takeover};
-use crate::rows::sign_in::{Attempt, Refusal, SignedIn};
-use crate::second_factor::Shown;
+use crate::rows::sign_in::{Refusal, SignedIn};
+use crate::second_factor::{Asks, Guard, judge};
 use crate::types::{Moment, Uuid};
 use diesel::QueryableByName;
 use diesel::result::OptionalExtension;
@@ -49,7 +51,7 @@ pub async fn guards_of_phone(connection: &mut Connection, phone: String) -> Resu
 
 /// Sets a lock in the place of any other, if the proof holds; `None` removes it.
 pub async fn change(connection: &mut Connection, proof: Proof, new: Option<NewLock>) -> Result<Proved, StoreError> {
-    let (user, now) = (proof.user_id, proof.attempt.now);
+    let (user, now) = (proof.user_id, proof.now);
     transaction!(connection, |connection| {
         let proved = reauthentication::prove(connection, &proof).await?;
         if !matches!(proved, Proved::Done) {
@@ -74,7 +76,7 @@ pub async fn change(connection: &mut Connection, proof: Proof, new: Option<NewLo
             None => None,
         };
         if let Some(event) = event {
-            sign_in::tell(connection, &proof.attempt, user, event).await?;
+            reauthentication::tell(connection, &proof, event).await?;
         }
         Ok::<_, StoreError>(proved)
     })
@@ -92,31 +94,45 @@ async fn last_contact(connection: &mut Connection, user: UserId) -> Result<Times
     Ok([row.last_active_at, row.last_entry_at].into_iter().flatten().fold(row.created_at, Timestamp::max))
 }
 
-/// Frees the number of an attempt from the account that has it, in the caller's transaction, which has begun the attempt.
+/// Frees the number of a right code from the account that has it, in the caller's transaction, which has begun with the code.
 /// `Some`: the answer stands. `None`: the number is free, and the account that had it is being deleted.
 pub async fn take_over(
     connection: &mut Connection,
-    attempt: &Attempt,
+    code: &RightCode,
     takeover: &Takeover,
 ) -> Result<Option<SignedIn>, StoreError> {
-    let Some(user) = second_factor::lock_by_phone(connection, &attempt.phone, attempt.now).await? else {
+    let now = code.now;
+    let Some(user) = second_factor::lock_by_phone(connection, &code.phone, now).await? else {
         return Ok(None);
     };
-    let lock = of_user(connection, user).await?.map(|row| row.id);
-    let standing = Standing { lock, last_contact: last_contact(connection, user).await? };
-    let Takeover { shown, replaces, wait } = takeover;
-    let claim = standing.claim(shown, *replaces, *wait, attempt.now);
-    let shows_pin = matches!(shown, Shown::Pin { .. });
-    if (claim == Claim::Rejected || shows_pin)
-        && let Some(reached) = allowances::peek(connection, &attempt.second_factors, attempt.now).await?
-    {
-        return Ok(Some(SignedIn::Limited(reached)));
-    }
-    match claim {
-        Claim::Kept { until, takes_pin } => Ok(Some(SignedIn::Refused(Refusal::NumberKept { until, takes_pin }))),
-        Claim::Rejected => Ok(Some(second_factor::rejected(connection, attempt).await?)),
-        Claim::Free => {
-            deletions::give_up(connection, user, attempt.now).await?;
+    let Takeover { evidence, replaces, wait, grace, undo } = takeover;
+    let row = guards(connection, user).await?;
+    let factor = row.factor.as_ref().map(|row| &row.factor);
+    let guard = Guard::of(Asks::Strongest, factor, row.lock.as_ref().map(LockRow::standing));
+    let verdict = judge(&guard, &evidence.shown);
+    let enabled_at = factor.and_then(|factor| factor.enabled_at);
+    let standing = Standing {
+        verdict,
+        methods: guard.methods(),
+        last_contact: last_contact(connection, user).await?,
+        young_until: enabled_at.map(|since| since.plus(*undo)).filter(|until| *until > now),
+    };
+    let used = match second_factor::ask(connection, Some(code), &guard, evidence, now).await? {
+        Asked::Passed(used) => Some(used),
+        Asked::NotNeeded | Asked::Answered(_) => None,
+    };
+    match standing.claim(*replaces, *wait, now) {
+        Claim::Kept { until, methods } => Ok(Some(SignedIn::Refused(Refusal::NumberKept { until, methods }))),
+        Claim::Rejected => Ok(Some(second_factor::rejected(connection, Some(code), evidence, now).await?)),
+        Claim::Grace if !grace.is_zero() => {
+            if let Some(answer) = second_factor::spend(connection, Some(code), user, used, evidence, now).await? {
+                return Ok(Some(answer));
+            }
+            let row = deletions::begin_grace(connection, user, now.plus(*grace), code.address.clone(), now).await?;
+            Ok(Some(SignedIn::Refused(Refusal::DeletionBegun { deletes_at: row.deletes_at })))
+        }
+        Claim::Grace | Claim::Free => {
+            deletions::give_up(connection, user, now).await?;
             Ok(None)
         }
     }

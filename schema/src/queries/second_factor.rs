@@ -4,16 +4,25 @@
 //! [`crate::second_factor`]; the statements here compare and set all the same.
 
 use super::*;
+use crate::rows::proofs::{Evidence, RightCode};
 use crate::rows::reauthentication::{Proof, Proved};
-use crate::rows::second_factor::{BackupCodeRow, FactorChange, FactorOnly, FactorRow, NewFactor};
-use crate::rows::sign_in::{Attempt, SignedIn};
-use crate::second_factor::{Asks, Enabling, Factor, Guard, Shown, Use, Verdict, judge};
+use crate::rows::second_factor::{BackupCodeRow, Enabling, FactorChange, FactorOnly, FactorRow, NewFactor};
+use crate::rows::sign_in::SignedIn;
+use crate::second_factor::{Factor, Finishing, Guard, Shown, Use, Verdict, judge};
 use crate::types::{Moment, Uuid};
+use diesel::QueryableByName;
 use diesel::result::OptionalExtension;
 use diesel::sql_types::{BigInt, Binary, Text};
 use diesel_async::RunQueryDsl;
 use sotto_protocol::trail::TrailEvent;
 use sotto_protocol::{Timestamp, UserId};
+
+#[derive(QueryableByName)]
+#[allow(dead_code, reason = "whether there is a row is what counts")]
+struct FactorIdRow {
+    #[diesel(sql_type = Uuid)]
+    id: uuid::Uuid,
+}
 
 /// The second factor of an account, enabled or being set up.
 pub async fn of_user(connection: &mut Connection, user: UserId) -> Result<Option<FactorRow>, StoreError> {
@@ -93,43 +102,75 @@ pub async fn begin(
     })
 }
 
-/// Finishes a set-up by what was shown, with these backup codes.
+/// Finishes a set-up by what was shown, with these backup codes, if the proof holds.
 pub async fn enable(
     connection: &mut Connection,
-    user: UserId,
+    proof: Proof,
     shown: Shown,
     codes: Vec<BackupCodeRow>,
-    now: Timestamp,
 ) -> Result<Enabling, StoreError> {
+    let (user, now) = (proof.user_id, proof.now);
     transaction!(connection, |connection| {
+        if let Some(code) = &proof.code
+            && let Some(answer) = proofs::begin(connection, code, proof.evidence.taken.as_ref()).await?
+        {
+            return Ok(Enabling::Refused(Proved::Refused(answer)));
+        }
         lock(connection, user, now).await?;
         let Some(FactorRow { mut factor, .. }) = of_user(connection, user).await? else {
             return Ok(Enabling::Nothing);
         };
-        let enabling = factor.enable(&shown, codes.iter().map(|code| code.id).collect(), now);
-        match enabling {
-            Enabling::Nothing => {}
-            Enabling::Rejected { .. } => {
+        let step = match factor.enable(&shown, codes.iter().map(|code| code.id).collect(), now) {
+            Finishing::Nothing => return Ok(Enabling::Nothing),
+            Finishing::Rejected { attempts_left } => {
                 sql("UPDATE second_factors SET tries = $2, updated_at = $3 WHERE id = $1")
                     .bind::<Uuid, _>(factor.id)
                     .bind::<BigInt, _>(factor.tries)
                     .bind::<Moment, _>(now)
                     .execute(connection)
                     .await?;
+                return Ok(Enabling::Rejected { attempts_left });
             }
-            Enabling::Enabled { step } => {
-                sql("UPDATE second_factors SET enabled_at = $2, last_step = $3, updated_at = $2 \
-                     WHERE id = $1 AND enabled_at IS NULL")
-                .bind::<Uuid, _>(factor.id)
-                .bind::<Moment, _>(now)
-                .bind::<BigInt, _>(step)
-                .execute(connection)
-                .await?;
-                insert_codes(connection, user, &codes, now).await?;
-                trail::append(connection, user, TrailEvent::SecondFactorEnabled.into(), now).await?;
-            }
+            Finishing::Enabled { step } => step,
+        };
+        let proved = reauthentication::prove(connection, &proof).await?;
+        if !matches!(proved, Proved::Done) {
+            return Ok(Enabling::Refused(proved));
         }
-        Ok::<_, StoreError>(enabling)
+        sql("UPDATE second_factors SET enabled_at = $2, enabled_by = $4, last_step = $3, updated_at = $2 \
+             WHERE id = $1 AND enabled_at IS NULL")
+        .bind::<Uuid, _>(factor.id)
+        .bind::<Moment, _>(now)
+        .bind::<BigInt, _>(step)
+        .bind::<Uuid, _>(proof.device_id)
+        .execute(connection)
+        .await?;
+        insert_codes(connection, user, &codes, now).await?;
+        reauthentication::tell(connection, &proof, TrailEvent::SecondFactorEnabled).await?;
+        Ok::<_, StoreError>(Enabling::Enabled)
+    })
+}
+
+/// Turns a new second factor off by what guarded the account before, from another device than the one that enabled it.
+pub async fn undo(connection: &mut Connection, proof: Proof) -> Result<Proved, StoreError> {
+    let (user, device) = (proof.user_id, proof.device_id);
+    transaction!(connection, |connection| {
+        let enabled_here: Option<FactorIdRow> =
+            sql("SELECT id FROM second_factors WHERE user_id = $1 AND enabled_by = $2")
+                .bind::<Uuid, _>(user)
+                .bind::<Uuid, _>(device)
+                .get_result(connection)
+                .await
+                .optional()?;
+        if enabled_here.is_some() {
+            return Ok(Proved::OwnFactor);
+        }
+        let proved = reauthentication::prove(connection, &proof).await?;
+        if matches!(proved, Proved::Done) {
+            remove(connection, user).await?;
+            reauthentication::tell(connection, &proof, TrailEvent::SecondFactorDisabled).await?;
+        }
+        Ok::<_, StoreError>(proved)
     })
 }
 
@@ -143,35 +184,38 @@ pub enum Asked {
     Passed(Use),
 }
 
-/// Asks for what stands behind a right code, in the caller's transaction, which holds the account's lock and has begun the
-/// attempt. A wrong one counts against the code, its number and address, and the account.
+/// Asks for what stands behind a right code, in the caller's transaction, which holds the account's lock and has begun with the
+/// code. A wrong one was counted before it was compared; the try of a right one is given back, but that of a PIN only by [`spend`]:
+/// hashes of PINs are dear, and one that leads nowhere must not be free.
 pub async fn ask(
     connection: &mut Connection,
-    attempt: &Attempt,
-    user: UserId,
-    asks: Asks,
-    shown: &Shown,
+    code: Option<&RightCode>,
+    guard: &Guard<'_>,
+    evidence: &Evidence,
+    now: Timestamp,
 ) -> Result<Asked, StoreError> {
-    let row = registration_lock::guards(connection, user).await?;
-    let guard = Guard::of(asks, row.factor.as_ref().map(|row| &row.factor), row.lock.map(|lock| lock.id));
-    let verdict = judge(&guard, shown);
-    if matches!(verdict, Verdict::Rejected | Verdict::Passed(_))
-        && let Some(reached) = allowances::peek(connection, &attempt.second_factors, attempt.now).await?
+    let verdict = judge(guard, &evidence.shown);
+    if let (Verdict::NotNeeded | Verdict::Passed(Use::Step(_) | Use::BackupCode(_)), Some(taken)) =
+        (verdict, &evidence.taken)
     {
-        return Ok(Asked::Answered(SignedIn::Limited(reached)));
+        proofs::give_back(connection, code, taken).await?;
     }
-    match verdict {
-        Verdict::NotNeeded => Ok(Asked::NotNeeded),
-        Verdict::Passed(used) => Ok(Asked::Passed(used)),
-        Verdict::Required => Ok(Asked::Answered(SignedIn::SecondFactorRequired { methods: guard.methods() })),
-        Verdict::Rejected => Ok(Asked::Answered(rejected(connection, attempt).await?)),
-    }
+    Ok(match verdict {
+        Verdict::NotNeeded => Asked::NotNeeded,
+        Verdict::Passed(used) => Asked::Passed(used),
+        Verdict::Required => Asked::Answered(SignedIn::SecondFactorRequired { methods: guard.methods() }),
+        Verdict::Rejected => Asked::Answered(rejected(connection, code, evidence, now).await?),
+    })
 }
 
-/// Counts what was shown and is not right, in the caller's transaction.
-pub async fn rejected(connection: &mut Connection, attempt: &Attempt) -> Result<SignedIn, StoreError> {
-    let attempts_left = sign_in::count_failure(connection, attempt).await?;
-    allowances::take(connection, &attempt.second_factors, 1, attempt.now).await?;
+/// The answer to what was shown, counted, and is not right.
+pub async fn rejected(
+    connection: &mut Connection,
+    code: Option<&RightCode>,
+    evidence: &Evidence,
+    now: Timestamp,
+) -> Result<SignedIn, StoreError> {
+    let attempts_left = proofs::tries_left(connection, code, evidence.taken.as_ref(), now).await?;
     Ok(SignedIn::SecondFactorRejected { attempts_left })
 }
 
@@ -179,17 +223,25 @@ pub async fn rejected(connection: &mut Connection, attempt: &Attempt) -> Result<
 /// served before, and nothing may come of it.
 pub async fn spend(
     connection: &mut Connection,
-    attempt: &Attempt,
+    code: Option<&RightCode>,
     user: UserId,
     used: Option<Use>,
+    evidence: &Evidence,
+    now: Timestamp,
 ) -> Result<Option<SignedIn>, StoreError> {
-    if let Some(used) = used
-        && !use_up(connection, user, used, attempt.now).await?
-    {
-        let attempts_left = sign_in::count_failure(connection, attempt).await?;
-        return Ok(Some(SignedIn::SecondFactorRejected { attempts_left }));
+    match (used, &evidence.taken) {
+        (Some(Use::Pin(_)), Some(taken)) => proofs::give_back(connection, code, taken).await?,
+        (Some(used), taken) if !use_up(connection, user, used, now).await? => {
+            if let Some(taken) = taken {
+                proofs::take_again(connection, code, taken).await?;
+            }
+            return rejected(connection, code, evidence, now).await.map(Some);
+        }
+        _ => {}
     }
-    sign_in::use_up(connection, attempt).await?;
+    if let Some(code) = code {
+        proofs::use_up(connection, code).await?;
+    }
     Ok(None)
 }
 
@@ -221,21 +273,24 @@ async fn use_up(connection: &mut Connection, user: UserId, used: Use, now: Times
 
 /// Changes an enabled second factor, if the proof holds.
 pub async fn change(connection: &mut Connection, proof: Proof, change: FactorChange) -> Result<Proved, StoreError> {
-    let (user, now) = (proof.user_id, proof.attempt.now);
+    let (user, now) = (proof.user_id, proof.now);
     transaction!(connection, |connection| {
         let proved = reauthentication::prove(connection, &proof).await?;
-        match (&proved, &change) {
-            (Proved::NoSecondFactor | Proved::Refused(_), _) => {}
-            (Proved::Done, FactorChange::Disable) => {
+        if !matches!(proved, Proved::Done) {
+            return Ok(proved);
+        }
+        let event = match &change {
+            FactorChange::Disable => {
                 remove(connection, user).await?;
-                sign_in::tell(connection, &proof.attempt, user, TrailEvent::SecondFactorDisabled).await?;
+                TrailEvent::SecondFactorDisabled
             }
-            (Proved::Done, FactorChange::NewBackupCodes(codes)) => {
+            FactorChange::NewBackupCodes(codes) => {
                 remove_codes(connection, user).await?;
                 insert_codes(connection, user, codes, now).await?;
-                sign_in::tell(connection, &proof.attempt, user, TrailEvent::BackupCodesRenewed).await?;
+                TrailEvent::BackupCodesRenewed
             }
-        }
+        };
+        reauthentication::tell(connection, &proof, event).await?;
         Ok::<_, StoreError>(proved)
     })
 }

@@ -2,32 +2,24 @@
 
 use super::second_factor::Asked;
 use super::*;
-use crate::rows::registration_lock::Takeover;
+use crate::rows::proofs::{Evidence, RightCode};
+use crate::rows::registration_lock::{LockRow, Takeover};
 use crate::rows::sign_in::{
-    Attempt, EndedSessionRow, NewSession, NewVerification, Refresh, RefreshTokenRow, Refreshed, Refusal, SignedIn,
-    SigningDevice, VerificationRow, VerificationStarted,
+    EndedSessionRow, NewSession, NewVerification, Refresh, RefreshTokenRow, Refreshed, Refusal, SignedIn,
+    SigningDevice, VerificationStarted,
 };
 use crate::rows::trail::Happened;
-use crate::second_factor::{Asks, Shown, Tries, Use};
+use crate::second_factor::{Asks, Guard, Use};
 use crate::types::{Moment, Uuid, Word};
-use diesel::QueryableByName;
 use diesel::result::OptionalExtension;
-use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+use diesel::sql_types::{BigInt, Binary, Text};
 use diesel_async::RunQueryDsl;
 use sotto_protocol::trail::TrailEvent;
-use sotto_protocol::{DeviceId, Timestamp, UserId, VerificationId, limits};
+use sotto_protocol::{DeviceId, Timestamp, UserId, limits};
 use std::time::Duration;
 
 /// So long is the end of a family told to nodes that did not hear of it.
 const KEEP_ENDED: Duration = Duration::from_secs(3600);
-
-#[derive(QueryableByName)]
-struct TriesRow {
-    #[diesel(sql_type = BigInt)]
-    tries: i64,
-    #[diesel(sql_type = Nullable<Moment>)]
-    used_at: Option<Timestamp>,
-}
 
 /// Stores a request for a code, if the limits allow. The same work is done whether or not the number has an account.
 pub async fn start(
@@ -60,113 +52,39 @@ pub async fn start(
     })
 }
 
-/// A request for a code.
-pub async fn verification(
-    connection: &mut Connection,
-    id: VerificationId,
-) -> Result<Option<VerificationRow>, StoreError> {
-    Ok(sql("SELECT phone, purpose, code_hash, tries, expires_at, used_at FROM verifications WHERE id = $1")
-        .bind::<Uuid, _>(id)
-        .get_result(connection)
-        .await
-        .optional()?)
-}
-
-impl TriesRow {
-    fn tries(&self, most: i64) -> Tries {
-        Tries { failed: self.tries, most, is_used: self.used_at.is_some() }
-    }
-}
-
-/// Locks the verification and the counts of failures, in the caller's transaction. `Some`: the answer stands already.
-pub async fn begin(connection: &mut Connection, attempt: &Attempt) -> Result<Option<SignedIn>, StoreError> {
-    let row: Option<TriesRow> =
-        sql("UPDATE verifications SET updated_at = $2 WHERE id = $1 AND expires_at > $2 RETURNING tries, used_at")
-            .bind::<Uuid, _>(attempt.verification_id)
-            .bind::<Moment, _>(attempt.now)
-            .get_result(connection)
-            .await
-            .optional()?;
-    let is_open = row.is_some_and(|row| row.tries(attempt.most_tries).is_open());
-    if !is_open {
-        return Ok(Some(SignedIn::Rejected { attempts_left: 0 }));
-    }
-    let reached = allowances::peek(connection, &attempt.failures, attempt.now).await?;
-    Ok(reached.map(SignedIn::Limited))
-}
-
-/// Uses the code up, in the caller's transaction.
-pub async fn use_up(connection: &mut Connection, attempt: &Attempt) -> Result<(), StoreError> {
-    sql("UPDATE verifications SET used_at = $2, updated_at = $2 WHERE id = $1")
-        .bind::<Uuid, _>(attempt.verification_id)
-        .bind::<Moment, _>(attempt.now)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-/// Counts a wrong code, against its verification, number and address.
-pub async fn wrong_code(connection: &mut Connection, attempt: Attempt) -> Result<SignedIn, StoreError> {
-    transaction!(connection, |connection| {
-        if let Some(answer) = begin(connection, &attempt).await? {
-            return Ok(answer);
-        }
-        Ok(SignedIn::Rejected { attempts_left: count_failure(connection, &attempt).await? })
-    })
-}
-
-/// Counts a failure against the verification, its number and the address, in the caller's transaction, which has begun
-/// the attempt. Returns how many tries are left.
-pub async fn count_failure(connection: &mut Connection, attempt: &Attempt) -> Result<i64, StoreError> {
-    let row: TriesRow = sql("SELECT tries, used_at FROM verifications WHERE id = $1")
-        .bind::<Uuid, _>(attempt.verification_id)
-        .get_result(connection)
-        .await?;
-    let mut tries = row.tries(attempt.most_tries);
-    let attempts_left = tries.fail();
-    sql("UPDATE verifications SET tries = $2, updated_at = $3 WHERE id = $1")
-        .bind::<Uuid, _>(attempt.verification_id)
-        .bind::<BigInt, _>(tries.failed)
-        .bind::<Moment, _>(attempt.now)
-        .execute(connection)
-        .await?;
-    allowances::take(connection, &attempt.failures, 1, attempt.now).await?;
-    Ok(attempts_left)
-}
-
-/// Appends what came of an attempt to the account's trail, as the last statement of its transaction.
+/// Appends what came of a right code to the account's trail, as the last statement of its transaction.
 pub async fn tell(
     connection: &mut Connection,
-    attempt: &Attempt,
+    code: &RightCode,
     user: UserId,
     event: TrailEvent,
 ) -> Result<(), StoreError> {
-    trail::append(connection, user, Happened { event, address: attempt.address.clone() }, attempt.now).await
+    trail::append(connection, user, Happened { event, address: code.address.clone() }, code.now).await
 }
 
 /// Makes an account with its first device, after the right code. An account that had the number goes, if it may.
 pub async fn register(
     connection: &mut Connection,
-    attempt: Attempt,
+    code: RightCode,
     takeover: Takeover,
     user: UserId,
     device: SigningDevice,
     session: NewSession,
 ) -> Result<SignedIn, StoreError> {
     transaction!(connection, |connection| {
-        if let Some(answer) = begin(connection, &attempt).await? {
+        if let Some(answer) = proofs::begin(connection, &code, takeover.evidence.taken.as_ref()).await? {
             return Ok(answer);
         }
-        if let Some(answer) = registration_lock::take_over(connection, &attempt, &takeover).await? {
+        if let Some(answer) = registration_lock::take_over(connection, &code, &takeover).await? {
             return Ok(answer);
         }
-        if !devices::insert_user(connection, user, &attempt.phone, attempt.now).await? {
+        if !devices::insert_user(connection, user, &code.phone, code.now).await? {
             return Ok(SignedIn::Refused(Refusal::NumberInUse));
         }
-        use_up(connection, &attempt).await?;
-        let told = devices::add(connection, user, &device, attempt.now).await?;
-        insert_session(connection, user, device.id, &session, attempt.now).await?;
-        tell(connection, &attempt, user, TrailEvent::Registered { device_id: device.id }).await?;
+        proofs::use_up(connection, &code).await?;
+        let told = devices::add(connection, user, &device, code.now).await?;
+        insert_session(connection, user, device.id, &session, code.now).await?;
+        tell(connection, &code, user, TrailEvent::Registered { device_id: device.id }).await?;
         Ok(SignedIn::Done { user_id: user, ended: Vec::new(), told })
     })
 }
@@ -174,23 +92,27 @@ pub async fn register(
 /// Signs a device in, new or known, after the right code and what was shown of the second factor.
 pub async fn login(
     connection: &mut Connection,
-    attempt: Attempt,
-    shown: Shown,
+    code: RightCode,
+    evidence: Evidence,
     device: SigningDevice,
     session: NewSession,
 ) -> Result<SignedIn, StoreError> {
+    let now = code.now;
     transaction!(connection, |connection| {
-        if let Some(answer) = begin(connection, &attempt).await? {
+        if let Some(answer) = proofs::begin(connection, &code, evidence.taken.as_ref()).await? {
             return Ok(answer);
         }
         // One sign-in of a user at a time: the number of devices is bounded, and what proves somebody serves once.
-        let Some(user) = second_factor::lock_by_phone(connection, &attempt.phone, attempt.now).await? else {
+        let Some(user) = second_factor::lock_by_phone(connection, &code.phone, now).await? else {
             return Ok(SignedIn::Refused(Refusal::NoAccount));
         };
         // A device that has proved itself is no stranger with a number.
-        let asks = if device.is_known { Asks::Factor } else { Asks::FactorOrPin };
+        let asks = if device.is_known { Asks::Factor } else { Asks::Strongest };
+        let row = registration_lock::guards(connection, user).await?;
+        let factor = row.factor.as_ref().map(|row| &row.factor);
+        let guard = Guard::of(asks, factor, row.lock.as_ref().map(LockRow::standing));
         // Before anything that tells about the account's devices.
-        let used = match second_factor::ask(connection, &attempt, user, asks, &shown).await? {
+        let used = match second_factor::ask(connection, Some(&code), &guard, &evidence, now).await? {
             Asked::Answered(answer) => return Ok(answer),
             Asked::NotNeeded => None,
             Asked::Passed(used) => Some(used),
@@ -219,26 +141,26 @@ pub async fn login(
         if devices::is_fingerprint_in_use(connection, user, device.id, &device.info).await? {
             return Ok(SignedIn::Refused(Refusal::FingerprintInUse));
         }
-        if let Some(answer) = second_factor::spend(connection, &attempt, user, used).await? {
+        if let Some(answer) = second_factor::spend(connection, Some(&code), user, used, &evidence, now).await? {
             return Ok(answer);
         }
         let (ended, told) = match same {
             Some(known) => {
-                let ended = end_sessions(connection, device.id, attempt.now).await?;
-                (ended, devices::renew(connection, user, &device, known.registration_id, attempt.now).await?)
+                let ended = end_sessions(connection, device.id, now).await?;
+                (ended, devices::renew(connection, user, &device, known.registration_id, now).await?)
             }
-            None => (Vec::new(), devices::add(connection, user, &device, attempt.now).await?),
+            None => (Vec::new(), devices::add(connection, user, &device, now).await?),
         };
-        insert_session(connection, user, device.id, &session, attempt.now).await?;
+        insert_session(connection, user, device.id, &session, now).await?;
         if let Some(Use::BackupCode(_)) = used {
-            tell(connection, &attempt, user, TrailEvent::BackupCodeUsed).await?;
+            tell(connection, &code, user, TrailEvent::BackupCodeUsed).await?;
         }
         let device_id = device.id;
         let event = match same {
             Some(_) => TrailEvent::DeviceRenewed { device_id },
             None => TrailEvent::DeviceAdded { device_id },
         };
-        tell(connection, &attempt, user, event).await?;
+        tell(connection, &code, user, event).await?;
         Ok(SignedIn::Done { user_id: user, ended, told })
     })
 }
@@ -370,6 +292,17 @@ pub async fn end_sessions(
         end_session(connection, *family, now).await?;
     }
     Ok(families)
+}
+
+/// Locks the families of an account, in the caller's transaction, which holds the account's lock and has not written the trail yet:
+/// a refresh locks its family first and then the trail.
+pub async fn lock_sessions(connection: &mut Connection, user: UserId, now: Timestamp) -> Result<(), StoreError> {
+    sql("UPDATE sessions SET updated_at = $2 WHERE user_id = $1")
+        .bind::<Uuid, _>(user)
+        .bind::<Moment, _>(now)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Families that were ended since a moment.

@@ -6,9 +6,10 @@
 
 use super::*;
 use crate::rows::sign_in::Allowance;
-use crate::second_factor::{Asks, Factor, Guard, Method, Tries, Use, Verdict, judge};
+use crate::second_factor::{Asks, Factor, Guard, Lock, Method, Shown, Tries, Use, Verdict, judge};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use uuid::Uuid;
 
 const BEGIN: Timestamp = Timestamp::from_millis(1_795_253_400_000);
 const WAIT: Duration = Duration::from_secs(7 * 86_400);
@@ -79,13 +80,15 @@ enum Answer {
     Rejected,
     Limited,
     CodeRejected,
-    Kept(Timestamp, bool),
+    Kept(Timestamp, Vec<Method>),
+    /// The account is to be deleted, and its devices are told.
+    Grace,
 }
 
 /// The account as the server has it, and the witness.
 struct World {
     now: Timestamp,
-    lock: Option<Uuid>,
+    lock: Option<Lock>,
     factor: Option<Factor>,
     step: i64,
     last_contact: Timestamp,
@@ -117,92 +120,97 @@ impl World {
         Allowance::new("pin", [], u32::try_from(PINS_A_DAY).unwrap(), DAY)
     }
 
-    /// As `Identity::compare`, without hashes.
-    fn compare(&mut self, asks: Asks, show: Show) -> Shown {
-        if let Some(factor) = &self.factor {
-            self.step += 1;
-            return match show {
-                Show::Nothing | Show::Pin(_) => Shown::Nothing,
-                Show::Totp => Shown::Step { factor: factor.id, step: self.step },
-            };
-        }
-        match (self.lock, asks) {
-            (Some(_), Asks::FactorOrPin) => self.compare_pin(show),
-            _ => Shown::Nothing,
+    fn guard(&self, asks: Asks) -> Guard<'_> {
+        Guard::of(asks, self.factor.as_ref(), self.lock)
+    }
+
+    /// As `Identity::compare`, without hashes: a try is taken first, and gives nothing to compare when there is none.
+    fn compare(&mut self, asks: Asks, show: Show) -> Result<Shown, Answer> {
+        match (self.guard(asks), show) {
+            (Guard::Factor(factor), Show::Totp) => {
+                let factor = factor.id;
+                self.step += 1;
+                self.take_try()?;
+                Ok(Shown::Step { factor, step: self.step })
+            }
+            (Guard::Lock(lock), Show::Pin(index)) => {
+                self.take_try()?;
+                if Self::allowance().reached(&self.wrong_pins, 1, self.now).is_some() {
+                    return Err(Answer::Limited);
+                }
+                self.wrong_pins.push(self.now);
+                let is_right = self.pin == Some(PINS[index]);
+                Ok(if is_right { Shown::Pin { lock } } else { Shown::Wrong })
+            }
+            _ => Ok(Shown::Nothing),
         }
     }
 
-    fn compare_pin(&self, show: Show) -> Shown {
-        match (self.lock, show) {
-            (Some(lock), Show::Pin(index)) if self.pin == Some(PINS[index]) => Shown::Pin { lock },
-            (Some(_), Show::Pin(_)) => Shown::Wrong,
-            _ => Shown::Nothing,
+    fn take_try(&mut self) -> Result<(), Answer> {
+        if !self.tries.is_open() {
+            return Err(Answer::CodeRejected);
         }
-    }
-
-    fn is_limited(&self) -> bool {
-        Self::allowance().reached(&self.wrong_pins, 1, self.now).is_some()
-    }
-
-    fn wrong(&mut self) -> Answer {
         self.tries.fail();
-        if self.factor.is_none() {
-            self.wrong_pins.push(self.now);
-            self.judged_wrong.push(self.now);
+        Ok(())
+    }
+
+    /// As the query `proofs::begin`.
+    fn is_begun(&self, shown: &Shown) -> bool {
+        self.tries.is_open() || (*shown != Shown::Nothing && !self.tries.is_used)
+    }
+
+    /// What was shown is right, and the request comes to something.
+    fn spend(&mut self, used: Use) {
+        match used {
+            Use::Pin(_) => drop(self.wrong_pins.pop()),
+            used => self.factor.as_mut().unwrap().use_up(used),
         }
-        Answer::Rejected
+        self.tries.is_used = true;
     }
 
     /// As the query `second_factor::ask` and what follows it.
     fn ask(&mut self, asks: Asks, shown: &Shown) -> Answer {
-        if !self.tries.is_open() {
+        if !self.is_begun(shown) {
             return Answer::CodeRejected;
         }
-        let guard = Guard::of(asks, self.factor.as_ref(), self.lock);
-        let (verdict, methods) = (judge(&guard, shown), guard.methods());
-        if matches!(verdict, Verdict::Rejected | Verdict::Passed(_)) && self.factor.is_none() && self.is_limited() {
-            return Answer::Limited;
-        }
-        match verdict {
+        let guard = self.guard(asks);
+        match judge(&guard, shown) {
             Verdict::NotNeeded => Answer::Open,
-            Verdict::Required => Answer::Required(methods),
-            Verdict::Rejected => self.wrong(),
+            Verdict::Required => Answer::Required(guard.methods()),
+            Verdict::Rejected => Answer::Rejected,
             Verdict::Passed(used) => {
                 assert_eq!(matches!(used, Use::Pin(_)), self.factor.is_none());
-                if let Some(factor) = &mut self.factor {
-                    factor.use_up(used);
-                }
-                self.tries.is_used = true;
+                self.spend(used);
                 Answer::Passed
             }
         }
-    }
-
-    fn standing(&self) -> Standing {
-        Standing { lock: self.lock, last_contact: self.last_contact }
     }
 
     /// As the query `registration_lock::take_over`.
     fn claim(&mut self, shown: &Shown, replaces: bool) -> Answer {
-        if !self.tries.is_open() {
+        if !self.is_begun(shown) {
             return Answer::CodeRejected;
         }
-        let claim = self.standing().claim(shown, replaces, WAIT, self.now);
-        if (claim == Claim::Rejected || matches!(shown, Shown::Pin { .. })) && self.is_limited() {
-            return Answer::Limited;
-        }
-        match claim {
-            Claim::Kept { until, takes_pin } => Answer::Kept(until, takes_pin),
-            Claim::Rejected => {
-                self.tries.fail();
-                self.wrong_pins.push(self.now);
-                self.judged_wrong.push(self.now);
-                Answer::Rejected
+        let guard = self.guard(Asks::Strongest);
+        let (verdict, methods) = (judge(&guard, shown), guard.methods());
+        let standing = Standing { verdict, methods, last_contact: self.last_contact, young_until: None };
+        let claim = standing.claim(replaces, WAIT, self.now);
+        match (claim, verdict) {
+            (Claim::Kept { until, methods }, _) => Answer::Kept(until, methods),
+            (Claim::Rejected, _) => Answer::Rejected,
+            (Claim::Grace, Verdict::Passed(used)) => {
+                self.spend(used);
+                Answer::Grace
             }
-            Claim::Free => {
+            (Claim::Free, Verdict::Passed(used)) => {
+                self.spend(used);
+                Answer::Passed
+            }
+            (Claim::Free, _) => {
                 self.tries.is_used = true;
                 Answer::Passed
             }
+            (Claim::Grace, _) => panic!("an account that is in use goes by its strongest guard alone"),
         }
     }
 
@@ -234,7 +242,8 @@ impl World {
             Act::Wait(seconds) => self.now = self.now.plus(Duration::from_secs(seconds)),
             Act::Contact => self.last_contact = self.now,
             Act::SetPin(index) => {
-                (self.lock, self.pin) = (Some(Uuid::new_v4()), Some(PINS[index]));
+                let lock = Lock { id: Uuid::new_v4(), set_at: self.now };
+                (self.lock, self.pin) = (Some(lock), Some(PINS[index]));
                 self.last_contact = self.now;
             }
             Act::RemovePin => (self.lock, self.pin) = (None, None),
@@ -252,15 +261,14 @@ impl World {
             }
             Act::Verify => self.tries = Tries { failed: 0, most: MOST_TRIES, is_used: false },
             Act::Login { is_known, show } => {
-                let asks = if is_known { Asks::Factor } else { Asks::FactorOrPin };
+                let asks = if is_known { Asks::Factor } else { Asks::Strongest };
                 let expected = match (&self.factor, self.lock) {
                     (Some(_), _) => self.expected_of_factor(show),
                     (None, Some(_)) if !is_known => self.expected_of_pin(show),
                     _ if self.tries.is_open() => Answer::Open,
                     _ => Answer::CodeRejected,
                 };
-                let shown = self.compare(asks, show);
-                let answer = self.ask(asks, &shown);
+                let answer = self.prove(asks, show);
                 assert_eq!(answer, expected, "{act:?}");
                 if matches!(answer, Answer::Passed | Answer::Open) {
                     self.tries.is_used = true;
@@ -274,8 +282,7 @@ impl World {
                     (None, None) if self.tries.is_open() => Answer::Open,
                     (None, None) => Answer::CodeRejected,
                 };
-                let shown = self.compare(Asks::FactorOrPin, show);
-                let answer = self.ask(Asks::FactorOrPin, &shown);
+                let answer = self.prove(Asks::Strongest, show);
                 assert_eq!(answer, expected, "{act:?}");
                 if answer == Answer::Passed {
                     self.last_contact = self.now;
@@ -283,15 +290,14 @@ impl World {
             }
             Act::Register(show, replaces) => self.register(show, replaces),
             Act::Overtaken(shown, set) => {
-                let before = self.compare_pin(Show::Pin(shown));
+                let before = self.compare(Asks::Strongest, Show::Pin(shown));
                 self.act(Act::SetPin(set));
                 self.act(Act::Verify);
-                if self.factor.is_none() {
-                    let passed = self.ask(Asks::FactorOrPin, &before) == Answer::Passed;
-                    assert!(!passed, "what was proved for one PIN is worth nothing for the next");
-                    self.act(Act::Verify);
+                if let (None, Ok(before @ (Shown::Pin { .. } | Shown::Wrong))) = (&self.factor, before) {
+                    self.judged_wrong.push(self.now);
+                    assert_eq!(self.ask(Asks::Strongest, &before), Answer::Rejected, "it was another PIN's");
+                    assert_eq!(self.claim(&before, false), Answer::Rejected, "nor does it give the number");
                 }
-                assert_ne!(self.claim(&before, true), Answer::Passed, "nor for the number");
             }
         }
         let most = self
@@ -301,18 +307,50 @@ impl World {
         assert!(most.max().unwrap_or(0) <= PINS_A_DAY, "more wrong PINs in a day than there may be");
     }
 
+    /// Compares and asks, and notes a wrong PIN for the witness.
+    fn prove(&mut self, asks: Asks, show: Show) -> Answer {
+        let answer = match self.compare(asks, show) {
+            Ok(shown) => self.ask(asks, &shown),
+            Err(answer) => answer,
+        };
+        self.note(&answer, show);
+        answer
+    }
+
+    fn note(&mut self, answer: &Answer, show: Show) {
+        if *answer == Answer::Rejected && matches!(show, Show::Pin(_)) {
+            self.judged_wrong.push(self.now);
+        }
+    }
+
     fn register(&mut self, show: Show, replaces: bool) {
         let is_silent = self.now.since(self.last_contact) >= WAIT;
         let until = self.last_contact.plus(WAIT);
-        let expected = match show {
-            _ if !self.tries.is_open() => Answer::CodeRejected,
-            Show::Pin(index) if self.lock.is_some() && self.pin == Some(PINS[index]) => self.expected_of_pin(show),
-            _ if is_silent && replaces => Answer::Passed,
-            Show::Pin(_) if self.lock.is_some() => self.expected_of_pin(show),
-            _ => Answer::Kept(until, self.lock.is_some()),
+        let methods = self.guard(Asks::Strongest).methods();
+        let shown = match self.factor {
+            Some(_) => self.expected_of_factor(show),
+            None if self.lock.is_some() => self.expected_of_pin(show),
+            None if self.tries.is_open() => Answer::Open,
+            None => Answer::CodeRejected,
         };
-        let shown = self.compare_pin(show);
-        let answer = self.claim(&shown, replaces);
+        let expected = match shown {
+            Answer::CodeRejected | Answer::Limited => shown,
+            _ if is_silent && replaces => Answer::Passed,
+            Answer::Passed if is_silent => Answer::Passed,
+            Answer::Passed => Answer::Grace,
+            Answer::Rejected => Answer::Rejected,
+            _ => Answer::Kept(until, methods),
+        };
+        let answer = match self.compare(Asks::Strongest, show) {
+            Ok(shown) => {
+                // Silent and asked for: what was shown does not matter, but a wrong PIN has counted.
+                if shown == Shown::Wrong {
+                    self.judged_wrong.push(self.now);
+                }
+                self.claim(&shown, replaces)
+            }
+            Err(answer) => answer,
+        };
         assert_eq!(answer, expected, "{show:?} {replaces}");
         if answer == Answer::Passed {
             // Another account has the number.
@@ -365,6 +403,10 @@ fn the_sequences_reach_what_they_are_for() {
     }
     assert_eq!((world.accounts, world.judged_wrong.len()), (2, 0));
     for act in [Act::Verify, Act::SetPin(2), Act::Register(Show::Pin(3), true), Act::Register(Show::Pin(2), false)] {
+        world.act(act);
+    }
+    assert_eq!(world.accounts, 2, "an account that is in use has its time of grace");
+    for act in [Act::Verify, Act::Wait(7 * 86_400), Act::Register(Show::Pin(2), false)] {
         world.act(act);
     }
     assert_eq!(world.accounts, 3);

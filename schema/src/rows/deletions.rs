@@ -1,6 +1,6 @@
 //! The deletion of an account, as the store gives and takes it.
 
-use super::sign_in::SignedIn;
+use super::reauthentication::Proved;
 use crate::types::{Moment, Uuid};
 use diesel::QueryableByName;
 use diesel::sql_types::Nullable;
@@ -28,8 +28,8 @@ pub struct DeletionRow {
 pub enum DeletionRequested {
     /// It stands; or stood already, as it was asked for first.
     Done(DeletionRow),
-    /// The proof was refused as a sign-in is.
-    Refused(SignedIn),
+    /// The proof was refused.
+    Refused(Proved),
 }
 
 /// What is left of an account that is being deleted.

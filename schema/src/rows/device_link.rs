@@ -1,6 +1,7 @@
 //! Links of new devices to accounts, as the store gives and takes them.
 
-use super::sign_in::{Reached, Refusal, SignedIn};
+use super::reauthentication::Proved;
+use super::sign_in::{Reached, Refusal};
 use crate::device_link::{Link, Stage};
 use crate::types::{Json, Moment, Uuid, Word};
 use diesel::QueryableByName;
@@ -104,8 +105,8 @@ pub enum LinkConfirmed {
     Done,
     /// The account cannot take the device; nothing was used up.
     Full(Refusal),
-    /// The proof was refused as a sign-in is.
-    Refused(SignedIn),
+    /// The proof was refused.
+    Refused(Proved),
 }
 
 /// What became of asking for the tokens.

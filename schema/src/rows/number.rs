@@ -1,18 +1,20 @@
 //! The change of an account's number, as the store takes it.
 
-use super::sign_in::Attempt;
-use crate::second_factor::Shown;
-use sotto_protocol::{UserId, VerificationId};
+use super::proofs::{Evidence, RightCode};
+use sotto_protocol::UserId;
+use std::time::Duration;
 
-/// A right code of the new number, and what was shown beside it.
+/// A right code of the new number, and what is shown beside it.
 #[derive(Clone, Debug)]
 pub struct NumberChange {
-    /// The try with the code of the new number.
-    pub attempt: Attempt,
+    /// The right code of the new number.
+    pub code: RightCode,
     /// The account.
     pub user_id: UserId,
-    /// What was shown of second factor or PIN.
-    pub shown: Shown,
-    /// A right code of the present number, which is that number's, too.
-    pub old: Option<(VerificationId, String)>,
+    /// What is shown of second factor or PIN.
+    pub evidence: Evidence,
+    /// A right code of the present number.
+    pub old: Option<RightCode>,
+    /// How long a new second factor can be undone.
+    pub wait: Duration,
 }

@@ -1,8 +1,9 @@
 //! Registration locks, as the store gives and takes them.
 
+use super::proofs::Evidence;
 use super::sealed::SealedCell;
 use super::second_factor::FactorRow;
-use crate::second_factor::Shown;
+use crate::second_factor::Lock;
 use crate::types::{Moment, Uuid};
 use diesel::QueryableByName;
 use sotto_protocol::{Timestamp, UserId};
@@ -20,6 +21,14 @@ pub struct LockRow {
     /// When it was set.
     #[diesel(sql_type = Moment)]
     pub created_at: Timestamp,
+}
+
+impl LockRow {
+    /// The lock as the decisions see it.
+    #[must_use]
+    pub const fn standing(&self) -> Lock {
+        Lock { id: self.id, set_at: self.created_at }
+    }
 }
 
 /// What an account has behind the right code.
@@ -53,10 +62,14 @@ pub struct NewLock {
 /// What a registration brings for a number that has an account.
 #[derive(Clone, Debug)]
 pub struct Takeover {
-    /// What the PIN turned out to be.
-    pub shown: Shown,
+    /// What is shown of the account's second factor or PIN.
+    pub evidence: Evidence,
     /// Whether the account is to be deleted when it has been silent for long enough.
     pub replaces: bool,
     /// How long an account keeps its number after the last contact of a device.
     pub wait: Duration,
+    /// How long the devices of an account that is not silent can cancel its deletion.
+    pub grace: Duration,
+    /// How long a new second factor can be undone.
+    pub undo: Duration,
 }

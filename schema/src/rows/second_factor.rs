@@ -1,5 +1,6 @@
 //! The second factor of an account and its backup codes, as the store gives and takes them.
 
+use super::reauthentication::Proved;
 use super::sealed::SealedCell;
 use crate::second_factor::Factor;
 use crate::types::{Moment, Uuid};
@@ -71,4 +72,20 @@ pub enum FactorChange {
     Disable,
     /// These backup codes take the place of all others.
     NewBackupCodes(Vec<BackupCodeRow>),
+}
+
+/// What became of an attempt to finish a set-up.
+#[derive(Clone, Debug)]
+pub enum Enabling {
+    /// There is nothing to finish.
+    Nothing,
+    /// The code of the new secret is not right.
+    Rejected {
+        /// With none left the set-up must be begun anew.
+        attempts_left: i64,
+    },
+    /// The proof was refused.
+    Refused(Proved),
+    /// The second factor is enabled.
+    Enabled,
 }

@@ -1,10 +1,11 @@
 //! What signing in brings to the store, and what it gets back.
 
 use super::DevicesChange;
+use super::reauthentication::Proved;
 use crate::second_factor::Method;
 use crate::types::{Moment, Uuid, Word};
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+use diesel::sql_types::{BigInt, Binary, Nullable};
 use sotto_protocol::auth::{DeviceInfo, Purpose};
 use sotto_protocol::keys::{Keys, Suite};
 use sotto_protocol::{DeviceId, Timestamp, UserId, VerificationId};
@@ -77,6 +78,17 @@ impl Allowance {
         });
         reached.max_by_key(|reached| reached.wait)
     }
+
+    /// How many more the tightest window allows now.
+    #[must_use]
+    pub fn left(&self, moments: &[Timestamp], now: Timestamp) -> usize {
+        let left = self.windows.iter().map(|(most, span)| {
+            let from = now.minus(*span);
+            let taken = moments.iter().filter(|moment| **moment > from && **moment >= self.not_before).count();
+            usize::try_from(*most).unwrap_or(usize::MAX).saturating_sub(taken)
+        });
+        left.min().unwrap_or(usize::MAX)
+    }
 }
 
 /// A limit that is reached.
@@ -123,48 +135,6 @@ pub enum VerificationStarted {
     },
     /// A limit is reached; nothing was stored.
     Limited(Reached),
-}
-
-/// A stored request for a code.
-#[derive(Clone, Debug, QueryableByName)]
-pub struct VerificationRow {
-    /// E.164.
-    #[diesel(sql_type = Text)]
-    pub phone: String,
-    /// What for.
-    #[diesel(sql_type = Word)]
-    pub purpose: Purpose,
-    /// Keyed hash of the code.
-    #[diesel(sql_type = Binary)]
-    pub code_hash: Vec<u8>,
-    /// Wrong codes so far.
-    #[diesel(sql_type = BigInt)]
-    pub tries: i64,
-    /// When the code ends.
-    #[diesel(sql_type = Moment)]
-    pub expires_at: Timestamp,
-    /// When it was used.
-    #[diesel(sql_type = Nullable<Moment>)]
-    pub used_at: Option<Timestamp>,
-}
-
-/// A try with a code that was compared already.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    /// The verification.
-    pub verification_id: VerificationId,
-    /// Its number.
-    pub phone: String,
-    /// Most wrong codes of a verification.
-    pub most_tries: i64,
-    /// What failures count against; empty when limits are off.
-    pub failures: Vec<Allowance>,
-    /// What wrong second factors count against beside that.
-    pub second_factors: Vec<Allowance>,
-    /// Where it comes from, as the trail is to tell it.
-    pub address: Option<String>,
-    /// The moment.
-    pub now: Timestamp,
 }
 
 /// A device that signs in.
@@ -246,7 +216,7 @@ impl From<SignedIn> for Recovered {
 }
 
 /// Why a sign-in with the right code is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The number has an account.
     NumberInUse,
@@ -254,8 +224,18 @@ pub enum Refusal {
     NumberKept {
         /// The earliest moment at which it is free.
         until: Timestamp,
-        /// Whether a PIN frees it at once.
-        takes_pin: bool,
+        /// What frees it before.
+        methods: Vec<Method>,
+    },
+    /// The account that has the number is being deleted after its time of grace. What was shown is used up.
+    DeletionBegun {
+        /// From when the number is free, unless a device of the account cancels.
+        deletes_at: Timestamp,
+    },
+    /// A new second factor can still be undone, and this would take the means away.
+    Waits {
+        /// From when it is allowed.
+        until: Timestamp,
     },
     /// The number is the account's own already.
     OwnNumber,
@@ -397,6 +377,15 @@ pub struct RemovedDevice {
     pub families: Vec<uuid::Uuid>,
     /// Who was told.
     pub told: Vec<UserId>,
+}
+
+/// What became of the removal of devices with a proof.
+#[derive(Clone, Debug)]
+pub enum DevicesRemoved {
+    /// These are gone; none: there was none, and the proof was not used up.
+    Done(Vec<RemovedDevice>),
+    /// The proof was refused.
+    Refused(Proved),
 }
 
 /// An account with one of its devices, for `me`.

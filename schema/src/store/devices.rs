@@ -1,6 +1,7 @@
 //! Accounts and their devices.
 
-use crate::rows::sign_in::{AccountRow, KnownDeviceRow, RemovedDevice};
+use crate::rows::reauthentication::Proof;
+use crate::rows::sign_in::{AccountRow, DevicesRemoved, KnownDeviceRow, RemovedDevice};
 use sotto_protocol::trail::Removal;
 use sotto_protocol::{DeviceId, Timestamp, UserId};
 
@@ -16,6 +17,8 @@ super::facade! {
     /// Removes a device with everything that belongs to it (with `idle_since` only if it was not heard of since), and
     /// tells it. `None`: there is no such device.
     write fn remove_device(user: UserId, device: DeviceId, reason: Removal, idle_since: Option<Timestamp>, now: Timestamp) -> Option<RemovedDevice> = devices::remove;
+    /// Removes a device of the prover's account, or without one all but the proving device, if the proof holds.
+    write fn remove_devices(proof: Proof, device: Option<DeviceId>) -> DevicesRemoved = devices::remove_proved;
     /// Devices that were not heard of since a moment, the longest silent first.
     read fn idle_devices(since: Timestamp, limit: i64) -> Vec<(UserId, DeviceId)> = devices::idle;
 }

@@ -9,7 +9,7 @@ use super::*;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use ring::rand::SystemRandom;
-use sotto_schema::second_factor::{Asks, Factor, Guard, Tries, Verdict, judge};
+use sotto_schema::second_factor::{Asks, Factor, Finishing, Guard, Tries, Verdict, judge};
 use std::collections::HashSet;
 
 const BEGIN: Timestamp = Timestamp::from_millis(1_795_253_400_000);
@@ -326,13 +326,13 @@ impl World {
         let ids = if was_pending && due { self.new_codes() } else { Vec::new() };
         let enabling = factor.enable(&compared.shown, ids, self.now);
         match enabling {
-            Enabling::Nothing => assert!(!was_pending),
-            Enabling::Rejected { attempts_left } => {
+            Finishing::Nothing => assert!(!was_pending),
+            Finishing::Rejected { attempts_left } => {
                 assert!(was_pending && !due);
                 assert_eq!(attempts_left, 5 - tries - 1);
                 assert!(!factor.is_enabled());
             }
-            Enabling::Enabled { .. } => {
+            Finishing::Enabled { .. } => {
                 assert!(was_pending && due);
                 self.served(compared.text.as_ref().unwrap());
             }
