@@ -141,7 +141,6 @@ on_both! {
             ("SOTTO_LIMITS__CODES_PER_NUMBER_PER_DAY", "1000"),
             ("SOTTO_LIMITS__CODES_PER_ADDRESS_PER_HOUR", "1000"),
             ("SOTTO_LIMITS__FAILED_SIGN_INS", "1000"),
-            ("SOTTO_LIMITS__WRONG_CODES_PER_NUMBER_PER_DAY", "1000"),
             ("SOTTO_LIMITS__WRONG_SECOND_FACTORS", "3"),
         ];
         let node = TestNode::with(database, &settings).await;
