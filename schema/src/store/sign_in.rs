@@ -1,16 +1,14 @@
-//! Signing in: requests for codes, token families and their refresh tokens.
+//! Signing in: codes that are shown, token families and their refresh tokens.
 
 use crate::rows::registration_lock::Takeover;
 use crate::rows::sign_in::{
-    Allowance, Attempt, EndedSessionRow, NewSession, NewVerification, Reached, Refresh, RefreshTokenRow, Refreshed,
-    SignedIn, SigningDevice, VerificationRow, VerificationStarted,
+    Allowance, Attempt, EndedSessionRow, NewSession, Reached, Refresh, RefreshTokenRow, Refreshed, SignedIn,
+    SigningDevice, VerificationRow,
 };
 use crate::second_factor::Shown;
 use sotto_protocol::{Timestamp, UserId, VerificationId};
 
 super::facade! {
-    /// Stores a request for a code, if the limits allow.
-    write fn start_verification(new: NewVerification, now: Timestamp) -> VerificationStarted = sign_in::start;
     /// A request for a code.
     read fn verification(id: VerificationId) -> Option<VerificationRow> = sign_in::verification;
     /// Counts a wrong code; never signs anybody in.
