@@ -1,7 +1,7 @@
 //! Who somebody is: codes, tokens, keys and their checks, second factors, secrets at rest.
 //!
 //! One noun per file. Most of them are pure: bytes and a moment come in, a verdict goes out. [`Identity`] joins them
-//! with the database: `sign_in`, `second_factor`, `registration_lock`, `reauthentication`, `number`, `recovery`, `history`, `deletion`,
+//! with the database: `verifications`, `sign_in`, `second_factor`, `registration_lock`, `reauthentication`, `number`, `recovery`, `history`, `deletion`,
 //! `export`, `session` and `directory` hold its methods. HTTP and the socket ask it and nobody else. Time comes in as a parameter everywhere.
 
 pub mod access_token;
@@ -38,6 +38,7 @@ mod spending;
 mod stock;
 mod sweep;
 pub mod totp;
+mod verifications;
 pub mod xeddsa;
 
 use std::fmt;

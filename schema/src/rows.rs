@@ -16,6 +16,7 @@ pub mod second_factor;
 pub mod seed;
 pub mod sign_in;
 pub mod trail;
+pub mod verifications;
 
 use crate::types::{Json, Moment, Octets, Uuid, Word};
 use bytes::Bytes;

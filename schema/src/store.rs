@@ -23,6 +23,7 @@ mod seed;
 mod sign_in;
 mod sync;
 mod trail;
+mod verifications;
 
 /// How many connections the store keeps.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! Signing in: a code, then tokens; refreshing them; signing out.
+//! Signing in with a code; tokens, refreshing them; signing out.
 //!
 //! The order of checks is part of the contract: shape (422) before the code, the code before everything that tells
 //! about an account (409), and only success and a wrong code use up a code or a try.
@@ -6,29 +6,21 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use sotto_protocol::auth::{
-    DeviceInfo, LoginRequest, Me, MeDevice, MeUser, Purpose, RegisterRequest, Tokens, Verification, VerificationRequest,
-};
+use sotto_protocol::auth::{DeviceInfo, LoginRequest, Me, MeDevice, MeUser, Purpose, RegisterRequest, Tokens};
 use sotto_protocol::keys::Keys;
 use sotto_protocol::problem::{ErrorCode, FieldError, Problem};
 use sotto_protocol::trail::Removal;
-use sotto_protocol::{DeviceId, Timestamp, UserId, VerificationId};
+use sotto_protocol::{DeviceId, Timestamp, UserId};
 use sotto_schema::rows::registration_lock::Takeover;
-use sotto_schema::rows::sign_in::{
-    Allowance, NewSession, NewVerification, Refresh, Refreshed, Refusal, RemovedDevice, SignedIn, SigningDevice,
-    VerificationStarted,
-};
+use sotto_schema::rows::sign_in::{NewSession, Refresh, Refreshed, Refusal, RemovedDevice, SignedIn, SigningDevice};
 use sotto_schema::second_factor::{Asks, Method};
 use uuid::Uuid;
 
 use super::access_token::{self, Claims};
-use super::code::Code;
-use super::phone::Phone;
 use super::proofs::{Compared, Prover, Showing};
 use super::refresh_token::{self, RefreshToken};
 use super::session::{Caller, unauthenticated};
-use super::sms::{SmsError, Text};
-use super::{Identity, device_proof, key_check, network, second_factor, spending};
+use super::{Identity, device_proof, key_check, second_factor};
 use crate::error::ApiError;
 
 /// How long after its first use a refresh token gives the same successor.
@@ -47,88 +39,6 @@ pub(super) struct Begun {
 }
 
 impl Identity {
-    /// Sends a code. The answer is the same, and takes the same work, whether or not the number has an account.
-    ///
-    /// # Errors
-    /// 422 for what is no number, 429 when a limit is reached, 503 when too many messages wait for the gateway.
-    pub async fn start_verification(
-        &self,
-        request: VerificationRequest,
-        address: IpAddr,
-        now: Timestamp,
-    ) -> Result<Verification, ApiError> {
-        let phone = Phone::parse(&request.phone).ok_or_else(|| Problem::field("/phone", "not_e164"))?;
-        if !self.spending.serves(&phone) {
-            return Err(Problem::field("/phone", "country_not_served").into());
-        }
-        let slot = self.sms.reserve().map_err(|error| match error {
-            SmsError::Down(wait) => {
-                let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                Problem::unavailable("text messages cannot be sent at present").retry_after(wait)
-            }
-            _ => Problem::unavailable("too many text messages wait to be sent").retry_after(30_000),
-        })?;
-        let id = VerificationId::random();
-        let code = Code::random(&self.random).map_err(|_| no_random())?;
-        let new = NewVerification {
-            id,
-            phone: phone.as_str().to_owned(),
-            purpose: request.purpose,
-            code_hash: code.hash(&self.keys, id),
-            no_code: refresh_token::row_secret(&self.random).map_err(|_| no_random())?.to_vec(),
-            expires_at: now.plus(self.auth.code_ttl.duration()),
-            asking: self.code_allowances(&phone, request.purpose, address),
-            sending: self.sending_allowances(&phone, request.purpose),
-        };
-        let expires_at = new.expires_at;
-        match self.store.start_verification(new, now).await? {
-            VerificationStarted::Limited(reached) => {
-                metrics::counter!("sotto_codes_refused_total", "limit" => reached.kind).increment(1);
-                return Err(ApiError::limited(&reached));
-            }
-            VerificationStarted::Started { send: true } => {
-                let text = Text::with_code(phone, code, self.auth.code_ttl.duration());
-                slot.send(text).await.map_err(|error| {
-                    tracing::error!(%error, "a code was not sent");
-                    Problem::unavailable("the code could not be sent")
-                })?;
-            }
-            VerificationStarted::Started { send: false } => {}
-        }
-        let wait = if self.limits.enabled { self.auth.resend_delay.duration() } else { Duration::ZERO };
-        Ok(Verification { verification_id: id, expires_at, resend_at: now.plus(wait) })
-    }
-
-    fn code_allowances(&self, phone: &Phone, purpose: Purpose, address: IpAddr) -> Vec<Allowance> {
-        let limits = &self.limits;
-        if !limits.enabled {
-            return Vec::new();
-        }
-        let number = self.keys.pseudonym(phone.as_str());
-        let block = self.keys.pseudonym(spending::block(phone));
-        let network = self.keys.pseudonym(&network::network(address).to_string());
-        let purpose = self.keys.pseudonym(&format!("{} {}", purpose.as_str(), phone.as_str()));
-        let mut allowances = vec![
-            Allowance::new("code_number", number, limits.codes_per_number_per_hour, HOUR)
-                .and(limits.codes_per_number_per_day, DAY),
-            Allowance::new("code_block", block, limits.codes_per_block_per_hour, HOUR),
-            Allowance::new("code_address", network, limits.codes_per_address_per_hour, HOUR),
-        ];
-        let delay = self.auth.resend_delay.duration();
-        if delay > Duration::ZERO {
-            allowances.push(Allowance::new("code_resend", purpose, 1, delay));
-        }
-        allowances
-    }
-
-    fn sending_allowances(&self, phone: &Phone, purpose: Purpose) -> Vec<Allowance> {
-        if !self.limits.enabled {
-            return Vec::new();
-        }
-        let node = (self.node.as_str(), self.limits.codes_per_node_per_hour);
-        self.spending.allowances(phone, purpose, self.keys.pseudonym(spending::range(phone)), node)
-    }
-
     /// Makes an account with its first device. The account that has the number is deleted when its strongest guard is shown, or when
     /// that is asked for and its devices were silent for `auth.registration_lock_days`. One that was heard of since keeps its time of
     /// grace, and the number until then.

@@ -52,4 +52,5 @@ pub mod seed;
 pub mod sign_in;
 pub mod sync;
 pub mod trail;
+pub mod verifications;
 pub mod wakes;

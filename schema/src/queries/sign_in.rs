@@ -5,14 +5,13 @@ use super::*;
 use crate::rows::proofs::{Evidence, RightCode};
 use crate::rows::registration_lock::{LockRow, Takeover};
 use crate::rows::sign_in::{
-    EndedSessionRow, NewSession, NewVerification, Refresh, RefreshTokenRow, Refreshed, Refusal, SignedIn,
-    SigningDevice, VerificationStarted,
+    EndedSessionRow, NewSession, Refresh, RefreshTokenRow, Refreshed, Refusal, SignedIn, SigningDevice,
 };
 use crate::rows::trail::Happened;
 use crate::second_factor::{Asks, Guard, Use};
-use crate::types::{Moment, Uuid, Word};
+use crate::types::{Moment, Uuid};
 use diesel::result::OptionalExtension;
-use diesel::sql_types::{BigInt, Binary, Text};
+use diesel::sql_types::{BigInt, Binary};
 use diesel_async::RunQueryDsl;
 use sotto_protocol::trail::TrailEvent;
 use sotto_protocol::{DeviceId, Timestamp, UserId, limits};
@@ -20,37 +19,6 @@ use std::time::Duration;
 
 /// So long is the end of a family told to nodes that did not hear of it.
 const KEEP_ENDED: Duration = Duration::from_secs(3600);
-
-/// Stores a request for a code, if the limits allow. The same work is done whether or not the number has an account.
-pub async fn start(
-    connection: &mut Connection,
-    new: NewVerification,
-    now: Timestamp,
-) -> Result<VerificationStarted, StoreError> {
-    transaction!(connection, |connection| {
-        let (asking, asked_enough) = allowances::examine(connection, &new.asking, 1, now).await?;
-        let (sending, sent_enough) = allowances::examine(connection, &new.sending, 1, now).await?;
-        if let Some(reached) = asked_enough.or(sent_enough) {
-            return Ok(VerificationStarted::Limited(reached));
-        }
-        let has_account = devices::by_phone(connection, &new.phone).await?.is_some();
-        let send = has_account || !new.purpose.needs_account();
-        allowances::count_in(connection, asking, 1, now).await?;
-        allowances::count_in(connection, sending, usize::from(send), now).await?;
-        let hash = if send { &new.code_hash } else { &new.no_code };
-        sql("INSERT INTO verifications (id, phone, purpose, code_hash, tries, expires_at, created_at, updated_at) \
-             VALUES ($1, $2, $3, $4, 0, $5, $6, $6)")
-        .bind::<Uuid, _>(new.id)
-        .bind::<Text, _>(&new.phone)
-        .bind::<Word, _>(new.purpose)
-        .bind::<Binary, _>(hash)
-        .bind::<Moment, _>(new.expires_at)
-        .bind::<Moment, _>(now)
-        .execute(connection)
-        .await?;
-        Ok(VerificationStarted::Started { send })
-    })
-}
 
 /// Appends what came of a right code to the account's trail, as the last statement of its transaction.
 pub async fn tell(

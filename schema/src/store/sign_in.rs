@@ -1,16 +1,13 @@
-//! Signing in: requests for codes, token families and their refresh tokens.
+//! Signing in: codes that are shown, token families and their refresh tokens.
 
 use crate::rows::proofs::{CodeCompared, CodeGuess, Evidence, FactorAdmitted, FactorGuess, RightCode};
 use crate::rows::registration_lock::Takeover;
 use crate::rows::sign_in::{
-    Allowance, EndedSessionRow, NewSession, NewVerification, Reached, Refresh, RefreshTokenRow, Refreshed, SignedIn,
-    SigningDevice, VerificationStarted,
+    Allowance, EndedSessionRow, NewSession, Reached, Refresh, RefreshTokenRow, Refreshed, SignedIn, SigningDevice,
 };
 use sotto_protocol::{Timestamp, UserId};
 
 super::facade! {
-    /// Stores a request for a code, if the limits allow.
-    write fn start_verification(new: NewVerification, now: Timestamp) -> VerificationStarted = sign_in::start;
     /// Compares a presented code. A wrong one counts, and so does any while a limit is reached.
     write fn compare_code(guess: CodeGuess) -> CodeCompared = proofs::compare_code;
     /// Takes a try to show a second factor or PIN, before it is compared.
