@@ -14,17 +14,17 @@ use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
 /// Pairs per route. With so many, a difference of a quarter of the spread is found nearly always.
 const PAIRS: usize = 400;
 /// Standard deviations that chance does not reach: once in some millions of runs.
-const CHANCE: f64 = 5.0;
+pub const CHANCE: f64 = 5.0;
 
 /// How far the ranks of two samples are from what chance makes of equal ones, in standard deviations (Mann and Whitney 1947,
 /// normal approximation; times are never tied).
-fn distance(one: &[f64], other: &[f64]) -> f64 {
+pub fn distance(one: &[f64], other: &[f64]) -> f64 {
     let wins = one.iter().map(|a| other.iter().filter(|b| a > b).count()).sum::<usize>();
     let (m, n) = (one.len() as f64, other.len() as f64);
     (wins as f64 - m * n / 2.0) / (m * n * (m + n + 1.0) / 12.0).sqrt()
 }
 
-fn median(sample: &[f64]) -> f64 {
+pub fn median(sample: &[f64]) -> f64 {
     let mut sorted = sample.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[sorted.len() / 2]
