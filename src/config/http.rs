@@ -38,6 +38,9 @@ section! {
         /// How long a request's head and body may take to arrive.
         /// `SOTTO_HTTP__REQUEST_TIMEOUT`
         pub request_timeout: Seconds = Seconds(10), within 1..=600;
+        /// How long a client may take to read 4 KiB of an answer, or its end. Then its connection is closed.
+        /// `SOTTO_HTTP__WRITE_TIMEOUT`
+        pub write_timeout: Seconds = Seconds(30), within 1..=600;
     }
 }
 
