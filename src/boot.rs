@@ -215,6 +215,7 @@ impl Running {
         let settings = ListenerSettings {
             workers: if door == Door::Admin { 1 } else { config.http.worker_count() },
             head_timeout: config.http.request_timeout.duration(),
+            write_timeout: config.http.write_timeout.duration(),
             stop_timeout: Duration::from_secs(2),
             ..ListenerSettings::default()
         };

@@ -149,7 +149,7 @@ impl Config {
     /// Whether what is meant for development may be used: nobody else can reach the server, or the operator insists.
     #[must_use]
     pub fn allows_development(&self) -> bool {
-        self.http.is_loopback() || self.dev.insecure
+        self.http.is_private() || self.dev.insecure
     }
 
     /// What to tell loudly at the start, if the operator switched safety off.

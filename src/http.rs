@@ -98,9 +98,13 @@ macro_rules! tables {
         }
     )+};
     (@open open) => { true };
+    (@open operators) => { true };
     (@open signed_in) => { false };
     (@route $method:ident, $handler:path, open) => {
         method(stringify!($method)).to($handler).wrap(from_fn(exchange::in_time))
+    };
+    (@route $method:ident, $handler:path, operators) => {
+        method(stringify!($method)).to($handler).wrap(from_fn(allowance::admit_operators)).wrap(from_fn(exchange::in_time))
     };
     (@route $method:ident, $handler:path, signed_in) => {
         method(stringify!($method)).to($handler).wrap(from_fn(allowance::admit)).wrap(from_fn(exchange::in_time))
@@ -171,11 +175,11 @@ tables! {
         "/readyz" open { GET health::readyz }
         "/openapi.json" open { GET openapi::openapi }
     }
-    /// For operators: on the admin listener, or on a main one that only this machine reaches.
+    /// For operators: on the admin listener, or on a main one that only this machine reaches, and not through a proxy.
     ADMIN_ROUTES by admin_routes {
-        "/metrics" open { GET metrics::metrics }
-        "/docs" open { GET docs::entrance }
-        "/docs/{file}" open { GET docs::file }
+        "/metrics" operators { GET metrics::metrics }
+        "/docs" operators { GET docs::entrance }
+        "/docs/{file}" operators { GET docs::file }
     }
 }
 
@@ -200,7 +204,7 @@ pub fn app(
         .app_data(web::ThinData(services.clone()))
         .app_data(web::ThinData(door))
         .app_data(web::ThinData(exchange::BodyWithin(config.http.request_timeout.duration())))
-        .app_data(web::Data::new(address::TrustedProxies(config.http.trusted_proxies.clone())))
+        .app_data(web::Data::new(address::TrustedProxies::of(&config.http)))
         .app_data(web::Data::new(cors::AllowedOrigins(config.http.allowed_origins.clone())))
         .configure(shared_routes)
         .configure(|cfg| {

@@ -6,6 +6,7 @@
 //! longer counts a connection once it is given away, so limits and draining of sockets belong to their owners.
 
 mod line;
+mod served;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -36,7 +37,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use self::line::{Line, Served};
+use self::line::{Line, Patience};
+use self::served::{Answer, Served};
 
 /// A refusal of an upgrade must be written within this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,6 +67,8 @@ pub struct ListenerSettings {
     pub keep_alive: Duration,
     /// How long the head of a request may take.
     pub head_timeout: Duration,
+    /// How long a peer may take to read some of what is written.
+    pub write_timeout: Duration,
     /// How long a graceful stop waits for running requests, in whole seconds.
     pub stop_timeout: Duration,
 }
@@ -75,6 +79,7 @@ impl Default for ListenerSettings {
             workers: 2,
             keep_alive: Duration::from_secs(75),
             head_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(10),
         }
     }
@@ -224,13 +229,10 @@ pub struct UpgradeRequest {
 impl UpgradeRequest {
     fn new(request: Request, framed: Framed<Line, h1::Codec>) -> Self {
         let parts = framed.into_parts();
-        Self {
-            request,
-            stream: parts.io.into_stream(),
-            unread: parts.read_buf,
-            unsent: parts.write_buf,
-            request_id: Uuid::now_v7().to_string(),
-        }
+        let (stream, held) = parts.io.into_parts();
+        let mut unread = parts.read_buf;
+        unread.extend_from_slice(&held);
+        Self { request, stream, unread, unsent: parts.write_buf, request_id: Uuid::now_v7().to_string() }
     }
 
     /// The method; GET in handlers.
@@ -438,7 +440,8 @@ where
     }
     let doors = listeners.iter().map(TcpListener::try_clone).collect::<io::Result<Arc<[_]>>>()?;
     let upgrades = Arc::new(upgrades);
-    let (keep_alive, head_timeout) = (settings.keep_alive, settings.head_timeout);
+    let keep_alive = settings.keep_alive;
+    let patience = Patience { head: settings.head_timeout, silence: keep_alive, write: settings.write_timeout };
 
     let mut builder = Server::build()
         .workers(settings.workers.clamp(1, MAX_WORKERS))
@@ -451,14 +454,17 @@ where
         builder = builder.listen(address.to_string(), listener, move || {
             let (upgrades, stopping) = (Arc::clone(&upgrades), stopping.clone());
             let app = app().into_factory().map_err(|err| err.into().error_response());
-            // Who is served is not timed here.
-            let app = apply_fn_factory(map_config(app, |()| AppConfig::default()), |request: Request, app| {
-                let served = request.conn_data::<Served>().map(Served::begin);
+            // The connection is to know what is served on it.
+            let app = apply_fn_factory(map_config(app, |()| AppConfig::default()), |mut request: Request, app| {
+                let served = request.conn_data::<Served>().cloned();
+                let unfinished = served.map(|served| {
+                    served.watch(&mut request);
+                    served.begin()
+                });
                 let answer = app.call(request);
                 async move {
-                    let answer = answer.await;
-                    drop(served);
-                    answer
+                    let answer: Response<B> = answer.await?.into();
+                    Ok(answer.map_body(|_, body| Answer::new(body, unfinished)))
                 }
             });
             let http = HttpService::build()
@@ -485,7 +491,7 @@ where
                     tracing::debug!(%err, "small answers may wait");
                 }
                 let peer = stream.peer_addr().ok();
-                Ok((Line::new(stream, head_timeout, keep_alive), Protocol::Http1, peer))
+                Ok((Line::new(stream, patience), Protocol::Http1, peer))
             })
             .and_then(http)
         })?;

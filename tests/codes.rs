@@ -46,6 +46,8 @@ fn address(number: usize) -> String {
 }
 
 const TRUST: (&str, &str) = ("SOTTO_HTTP__TRUSTED_PROXIES", "127.0.0.1");
+/// A server that others reach through a proxy may use an outbox only if it is told that it may.
+const PUBLIC: (&str, &str) = ("SOTTO_DEV__INSECURE", "true");
 
 fn messages(node: &TestNode) -> usize {
     std::fs::read_to_string(node.folder.path().join("outbox.jsonl")).map_or(0, |text| text.lines().count())
@@ -65,7 +67,7 @@ on_both! {
     }
 
     async fn a_block_of_numbers_gets_so_many_codes_and_its_neighbour_is_free(database) {
-        let node = TestNode::with(database, &[TRUST, ("SOTTO_LIMITS__CODES_PER_BLOCK_PER_HOUR", "3")]).await;
+        let node = TestNode::with(database, &[TRUST, PUBLIC, ("SOTTO_LIMITS__CODES_PER_BLOCK_PER_HOUR", "3")]).await;
         let other = node.sibling().await;
         for number in 0..3 {
             let from = if number == 1 { &other } else { &node };
@@ -80,7 +82,7 @@ on_both! {
     }
 
     async fn the_budget_is_kept_over_all_nodes_and_a_quarter_is_for_accounts(database) {
-        let settings = [TRUST, ("SOTTO_SMS__BUDGET_PER_HOUR", "40"), ("SOTTO_SMS__PRICES", "+882=9,+49=5")];
+        let settings = [TRUST, PUBLIC, ("SOTTO_SMS__BUDGET_PER_HOUR", "40"), ("SOTTO_SMS__PRICES", "+882=9,+49=5")];
         let node = TestNode::with(database, &settings).await;
         let other = node.sibling().await;
         // One unit.
@@ -106,7 +108,7 @@ on_both! {
 
     async fn a_spent_budget_tells_nothing_about_numbers(database) {
         let settings =
-            [TRUST, ("SOTTO_SMS__BUDGET_PER_HOUR", "4"), ("SOTTO_LIMITS__CODES_PER_NUMBER_PER_HOUR", "10")];
+            [TRUST, PUBLIC, ("SOTTO_SMS__BUDGET_PER_HOUR", "4"), ("SOTTO_LIMITS__CODES_PER_NUMBER_PER_HOUR", "10")];
         let node = TestNode::with(database, &settings).await;
         let alice = register(&node, "alice").await;
         // No message goes to numbers without an account, and they spend nothing.
@@ -204,7 +206,7 @@ async fn attack(requests: usize) {
     let first = TestNode::with(Kind::Postgres, &[]).await;
     let honest = register(&first, "honest").await;
     let mut settings = twilio(&url).to_vec();
-    settings.extend([TRUST, ("SOTTO_SMS__BUDGET_PER_HOUR", budget.as_str())]);
+    settings.extend([TRUST, PUBLIC, ("SOTTO_SMS__BUDGET_PER_HOUR", budget.as_str())]);
     let node = TestNode::on(Kind::Postgres, Arc::clone(&first.folder), first.store_url.clone(), &settings, 0).await;
     let node = Arc::new(node);
     let (mut taken, mut refused) = (0_usize, BTreeMap::<String, usize>::new());

@@ -2,6 +2,8 @@
 
 mod guesses;
 mod owners;
+mod proxies;
+mod unread;
 
 use sotto_schema::{Store, inspect};
 use uuid::Uuid;

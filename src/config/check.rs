@@ -7,7 +7,7 @@ use super::{Config, error::Problem, sms::Sender, url::Url};
 /// Most characters of `auth.totp_issuer`: more would not fit into a QR code that is easy to read.
 const MOST_ISSUER: usize = 50;
 
-const HOW_TO_GO_ON: &str = "use a real sender or setting, or listen on 127.0.0.1, or set dev.insecure = true if nobody else can reach this server";
+const HOW_TO_GO_ON: &str = "use a real sender or setting, or listen on 127.0.0.1 without trusted proxies, or set dev.insecure = true if nobody else can reach this server";
 
 /// Every rule in turn; none stops the others, so that one start tells everything.
 pub(super) fn check(config: &Config) -> Vec<Problem> {
@@ -105,8 +105,9 @@ fn only_for_development(config: &Config, problems: &mut Vec<Problem>) {
     if config.allows_development() {
         return;
     }
+    let through = if config.http.trusted_proxies.is_empty() { "" } else { " through http.trusted_proxies" };
     let mut refuse = |what: &str| {
-        let text = format!("{what} while others can reach http.listen = {}", config.http.listen);
+        let text = format!("{what} while others can reach http.listen = {}{through}", config.http.listen);
         problems.push(Problem::new(text).hint(HOW_TO_GO_ON));
     };
     match config.sms.sender {
@@ -124,7 +125,7 @@ fn only_for_development(config: &Config, problems: &mut Vec<Problem>) {
 
 fn listeners(config: &Config, problems: &mut Vec<Problem>) {
     let listen = config.http.listen;
-    if cfg!(feature = "planted-bugs") && !config.http.is_loopback() {
+    if cfg!(feature = "planted-bugs") && !config.http.is_private() {
         problems.push(Problem::new("this program has planted bugs and listens on loopback only"));
     }
     if listen.port() != 0 && config.http.admin_listen == Some(listen) {

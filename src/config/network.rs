@@ -4,6 +4,9 @@ use std::{fmt, net::IpAddr};
 
 use super::value::{Value, quoted};
 
+/// How many bits of an IPv6 address say that an IPv4 address stands behind them (RFC 4291, 2.5.5.2).
+const MAPPED: u32 = 96;
+
 /// An address or a range of addresses, such as `10.0.0.0/8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
@@ -49,7 +52,14 @@ impl Value for Network {
             Some(prefix) => prefix.parse().map_err(|_| wrong())?,
             None => width,
         };
-        if prefix > width { Err(wrong()) } else { Ok(Self { address, prefix }) }
+        match address.to_canonical() {
+            _ if prefix > width => Err(wrong()),
+            // IPv4 inside of IPv6: addresses are compared as IPv4, so ranges are too.
+            IpAddr::V4(address) if width == 128 && prefix >= MAPPED => {
+                Ok(Self { address: IpAddr::V4(address), prefix: prefix - MAPPED })
+            }
+            _ => Ok(Self { address, prefix }),
+        }
     }
 
     fn to_toml(&self) -> Option<String> {
@@ -103,6 +113,8 @@ mod tests {
         assert!(holds("2001:db8::/32", "2001:db8:1::1"));
         assert!(holds("::/0", "2001:db8:1::1"));
         assert!(!holds("0.0.0.0/0", "::1"));
+        assert!(holds("::ffff:10.0.0.0/104", "10.200.3.4") && !holds("::ffff:10.0.0.0/104", "11.0.0.1"));
+        assert!(holds("::ffff:127.0.0.1", "127.0.0.1") && holds("::ffff:0:0/96", "8.8.8.8"));
         assert!(Network::from_text("10.0.0.0/33").is_err());
         assert!(Network::from_text("proxy").is_err());
     }

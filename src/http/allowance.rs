@@ -1,4 +1,4 @@
-//! Who may ask how often: signed-in callers, each user so many requests a minute.
+//! Who may ask, and how often: signed-in callers, each user so many requests a minute; operators, but not through a proxy.
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -7,6 +7,7 @@ use actix_web::{HttpMessage as _, web};
 use sotto_actors::node::Node;
 use sotto_protocol::{ErrorCode, Problem};
 
+use super::address::is_forwarded;
 use super::auth::Caller;
 use crate::error::ApiError;
 
@@ -37,4 +38,19 @@ async fn check(request: &mut ServiceRequest) -> Result<(), actix_web::Error> {
     }
     request.extensions_mut().insert(caller);
     Ok(())
+}
+
+/// The layer before what is for operators: whoever comes through a proxy may be anybody, wherever the listener is.
+///
+/// # Errors
+/// None of its own.
+pub async fn admit_operators<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    if is_forwarded(request.headers()) {
+        let problem = Problem::new(ErrorCode::Forbidden, "what is for operators is not shown through a proxy");
+        return Ok(request.error_response(ApiError::from(problem)));
+    }
+    Ok(next.call(request).await?.map_into_boxed_body())
 }

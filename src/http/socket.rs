@@ -31,7 +31,7 @@ pub fn upgrades(node: &Node, config: &Config) -> Upgrades {
     let gate = Gate {
         node: node.clone(),
         origins: config.http.allowed_origins.clone(),
-        proxies: TrustedProxies(config.http.trusted_proxies.clone()),
+        proxies: TrustedProxies::of(&config.http),
     };
     let routes = Upgrades::new().route("/v1/ws", move |request| open(gate.clone(), request));
     if !config.dev.echo {

@@ -1,60 +1,84 @@
-//! A connection that is cut when a request's head does not come to its end.
+//! The stream of a connection while HTTP is spoken on it: how long it may be silent, how much of it is read ahead, and how
+//! long an answer may wait to be read.
 //!
 //! actix-http times the silence between requests. As soon as one byte of a later head has come it times nothing any more,
 //! and would wait for ever; the first head of a connection it would answer with a bare 408 even if the whole of it had come
 //! while this process could not look (stopped, or starved). So heads are timed here: what can be read is read before
 //! anybody is late, and who is late is cut without an answer, which every client takes for "repeat it".
+//!
+//! It also reads on while answers wait to be written, and never gives up a write. So nothing is read here while written
+//! bytes wait or requests are unfinished (see [`served`](super::served)), and a peer that takes too little is cut.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use super::served::{Served, Wanted};
+
 /// So much later than actix-http, which ends what is silent in order.
 const BEHIND: Duration = Duration::from_secs(1);
 
-/// Which requests of a connection are with the application, which has time limits of its own.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Served(Rc<Cell<Requests>>);
+/// Most bytes that are read before actix-http has looked at them.
+const AT_ONCE: usize = 16 * 1024;
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Requests {
-    begun: u64,
-    ended: u64,
+/// Most heads among them: so many requests of a connection can be unfinished.
+const HEADS_AT_ONCE: usize = 16;
+
+/// Of a body in chunks only so much is read at once, because its end cannot be told from here: what follows it may be
+/// heads.
+const CHUNKED_AT_ONCE: usize = 1024;
+
+/// Within the time that a write may take, at least so much must be taken of what waits.
+const LEAST_WRITTEN: usize = 4 * 1024;
+
+/// How long a connection may take for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For the head of a request.
+    pub(super) head: Duration,
+    /// Between requests.
+    pub(super) silence: Duration,
+    /// For the peer to read [`LEAST_WRITTEN`] bytes.
+    pub(super) write: Duration,
 }
 
-impl Served {
-    /// One more, until what comes back is dropped.
-    pub(super) fn begin(&self) -> impl Drop + use<> {
-        struct One(Served);
-        impl Drop for One {
-            fn drop(&mut self) {
-                self.0.change(|requests| requests.ended += 1);
+/// Counts the ends of heads: empty lines behind lines that are not empty. A body can contain such lines too; a head has
+/// exactly one.
+#[derive(Debug, Default)]
+struct Heads {
+    /// The present line has something on it.
+    is_text: bool,
+    /// The line before had.
+    was_text: bool,
+}
+
+impl Heads {
+    /// Takes bytes up to the end of the `left`th head; how many, and how many heads are still left then.
+    fn take(&mut self, bytes: &[u8], mut left: usize) -> (usize, usize) {
+        for (place, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'\n' => {
+                    let is_end = !self.is_text && self.was_text;
+                    (self.was_text, self.is_text) = (self.is_text, false);
+                    if is_end {
+                        left = left.saturating_sub(1);
+                        if left == 0 {
+                            return (place + 1, 0);
+                        }
+                    }
+                }
+                b'\r' => {}
+                _ => self.is_text = true,
             }
         }
-        self.change(|requests| requests.begun += 1);
-        One(self.clone())
-    }
-
-    fn change(&self, work: impl FnOnce(&mut Requests)) {
-        let mut requests = self.0.get();
-        work(&mut requests);
-        self.0.set(requests);
-    }
-
-    fn begun(&self) -> u64 {
-        self.0.get().begun
-    }
-
-    fn none(&self) -> bool {
-        self.0.get().begun == self.0.get().ended
+        (bytes.len(), left)
     }
 }
 
@@ -63,28 +87,34 @@ impl Served {
 pub(super) struct Line {
     stream: TcpStream,
     served: Served,
-    head_timeout: Duration,
-    keep_alive: Duration,
+    patience: Patience,
     timer: Option<Pin<Box<Sleep>>>,
     /// The timer is that of a head which is on its way, behind so many others; else that of the silence.
     head: Option<u64>,
     /// Something came with a request or while it was served: its body, or the beginning of the next head.
     came: bool,
-    /// The peer does not take what is written: it waits for nothing of its own.
-    is_full: bool,
+    /// Read from the stream, but behind the last head that may be given out.
+    held: BytesMut,
+    heads: Heads,
+    /// What may still be given out before actix-http has looked at it: bytes, and heads.
+    room: (usize, usize),
+    /// Since when the peer does not take what is written, and how much it took of it. It waits for nothing of its own.
+    stalled: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl Line {
-    pub(super) fn new(stream: TcpStream, head_timeout: Duration, keep_alive: Duration) -> Self {
+    pub(super) fn new(stream: TcpStream, patience: Patience) -> Self {
         Self {
             stream,
             served: Served::default(),
-            head_timeout,
-            keep_alive: keep_alive.saturating_add(BEHIND),
-            timer: Some(Box::pin(sleep(head_timeout))),
+            patience: Patience { silence: patience.silence.saturating_add(BEHIND), ..patience },
+            timer: Some(Box::pin(sleep(patience.head))),
             head: Some(0),
             came: false,
-            is_full: false,
+            held: BytesMut::new(),
+            heads: Heads::default(),
+            room: (AT_ONCE, HEADS_AT_ONCE),
+            stalled: None,
         }
     }
 
@@ -92,8 +122,9 @@ impl Line {
         &self.served
     }
 
-    pub(super) fn into_stream(self) -> TcpStream {
-        self.stream
+    /// The stream, and what was read from it that nobody has seen.
+    pub(super) fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.stream, self.held)
     }
 
     fn heard(&mut self) {
@@ -101,7 +132,7 @@ impl Line {
         if !self.served.none() {
             self.came = true;
         } else if self.timer.is_none() || self.head != head {
-            (self.timer, self.head) = (Some(Box::pin(sleep(self.head_timeout))), head);
+            (self.timer, self.head) = (Some(Box::pin(sleep(self.patience.head))), head);
         }
     }
 
@@ -115,19 +146,117 @@ impl Line {
             return false;
         }
         if std::mem::take(&mut self.came) {
-            self.timer = Some(Box::pin(sleep(self.keep_alive)));
+            self.timer = Some(Box::pin(sleep(self.patience.silence)));
         }
         let late = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(context).is_ready());
-        late && !self.is_full
+        late && self.stalled.is_none()
     }
+
+    /// How much may be given out now; none: nothing before something changes.
+    fn allowed(&self) -> Option<Allowed> {
+        if self.stalled.is_some() {
+            return None;
+        }
+        let (bytes, heads) = self.room;
+        if self.served.none() {
+            return Some(Allowed { bytes, heads: Some(heads) });
+        }
+        let most = match self.served.wanted()? {
+            Wanted::Exactly(missing) => usize::try_from(missing).unwrap_or(usize::MAX),
+            Wanted::Chunks => CHUNKED_AT_ONCE,
+        };
+        Some(Allowed { bytes: bytes.min(most), heads: None })
+    }
+
+    /// Reads what was held, or else from the stream.
+    fn fill(&mut self, context: &mut Context<'_>, into: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<()>> {
+        let most = most.min(into.remaining());
+        if !self.held.is_empty() {
+            let part = self.held.split_to(most.min(self.held.len()));
+            into.put_slice(&part);
+            if self.held.is_empty() {
+                self.held = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if most == into.remaining() {
+            return Pin::new(&mut self.stream).poll_read(context, into);
+        }
+        let mut part = ReadBuf::new(into.initialize_unfilled_to(most));
+        let polled = Pin::new(&mut self.stream).poll_read(context, &mut part);
+        let came = part.filled().len();
+        into.advance(came);
+        polled
+    }
+
+    /// Counts what was read into `into` behind `before`, and takes back what is too much of it.
+    fn gave(&mut self, into: &mut ReadBuf<'_>, before: usize, allowed: Allowed) {
+        let came = into.filled().get(before..).unwrap_or_default();
+        let taken = match allowed.heads {
+            Some(heads) => {
+                let (taken, left) = self.heads.take(came, heads);
+                self.room.1 = left;
+                taken
+            }
+            None => came.len(),
+        };
+        if let Some(rest @ [_, ..]) = came.get(taken..) {
+            let mut held = BytesMut::with_capacity(rest.len() + self.held.len());
+            held.extend_from_slice(rest);
+            held.extend_from_slice(&self.held);
+            self.held = held;
+            into.set_filled(before + taken);
+        }
+        self.room.0 = self.room.0.saturating_sub(taken);
+    }
+
+    /// Bytes were written, or nothing is left to be.
+    fn wrote(&mut self, is_all: bool, bytes: usize) {
+        let is_enough = match &mut self.stalled {
+            None => return,
+            Some((_, taken)) => {
+                *taken += bytes;
+                is_all || *taken >= LEAST_WRITTEN
+            }
+        };
+        if is_enough {
+            self.stalled = None;
+            // Silence counts from now, a head that is on its way from its beginning.
+            self.came |= self.head != Some(self.served.begun());
+            self.served.wake();
+        }
+    }
+}
+
+/// What may be given out.
+#[derive(Clone, Copy, Debug)]
+struct Allowed {
+    bytes: usize,
+    /// None: no heads are expected.
+    heads: Option<usize>,
 }
 
 impl AsyncRead for Line {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Some(allowed) = self.allowed() else {
+            self.served.wait(context.waker());
+            if !self.served.none() {
+                // Nobody is late who is served.
+                self.timer = None;
+            }
+            return Poll::Pending;
+        };
+        if allowed.bytes == 0 || allowed.heads == Some(0) {
+            // It looks at what it has, and comes back.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = into.filled().len();
-        match Pin::new(&mut self.stream).poll_read(context, into) {
+        match self.fill(context, into, allowed.bytes) {
             Poll::Ready(Ok(())) if into.filled().len() > before => {
+                self.gave(into, before, allowed);
                 self.heard();
+                self.served.came();
                 Poll::Ready(Ok(()))
             }
             Poll::Pending if self.is_late(context) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -138,12 +267,28 @@ impl AsyncRead for Line {
 
 impl AsyncWrite for Line {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.is_full = written.is_pending();
-        written
+        self.room = (AT_ONCE, HEADS_AT_ONCE);
+        match Pin::new(&mut self.stream).poll_write(context, bytes) {
+            Poll::Ready(Ok(written)) => {
+                self.wrote(false, written);
+                Poll::Ready(Ok(written))
+            }
+            Poll::Pending => {
+                let patience = self.patience.write;
+                let (timer, _) = self.stalled.get_or_insert_with(|| (Box::pin(sleep(patience)), 0));
+                match timer.as_mut().poll(context) {
+                    Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+            failed => failed,
+        }
     }
 
+    /// actix-http flushes whenever it has looked at what was read and has written all that it had to.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.room = (AT_ONCE, HEADS_AT_ONCE);
+        self.wrote(true, 0);
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -164,9 +309,73 @@ mod tests {
     async fn pair() -> (Line, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut line = Line::new(listener.accept().await.unwrap().0, HEAD, SILENCE);
-        line.keep_alive = SILENCE;
+        let patience = Patience { head: HEAD, silence: SILENCE, write: SILENCE };
+        let mut line = Line::new(listener.accept().await.unwrap().0, patience);
+        line.patience.silence = SILENCE;
         (line, peer)
+    }
+
+    /// Whether reading waits for something else than bytes.
+    fn is_gated(line: &mut Line) -> bool {
+        let mut space = [0; 100];
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let polled = Pin::new(&mut *line).poll_read(&mut context, &mut ReadBuf::new(&mut space));
+        polled.is_pending()
+    }
+
+    #[test]
+    fn heads_are_counted_by_their_ends() {
+        let ends = |bytes: &[u8]| {
+            let (_, left) = Heads::default().take(bytes, 100);
+            100 - left
+        };
+        assert_eq!(ends(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\n"), 2);
+        assert_eq!(ends(b"GET / HTTP/1.1\n\nGET / HTTP/1.1\n\r\n"), 2);
+        assert_eq!(ends(b"\r\n\r\n\r\n\n\n"), 0, "empty lines before a head are none");
+        assert_eq!(ends(b"GET / HTTP/1.1\r\nHost: a\r\n\r"), 0);
+        let mut heads = Heads::default();
+        assert_eq!(heads.take(b"a\r\n\r", 1), (4, 1));
+        assert_eq!(heads.take(b"\nb\n\nc", 2), (4, 0), "a head may end in another read");
+    }
+
+    #[tokio::test]
+    async fn no_more_heads_are_given_out_than_may_be_unfinished() {
+        let (mut line, mut peer) = pair().await;
+        let head = b"GET / HTTP/1.1\r\n\r\n";
+        peer.write_all(&head.repeat(40)).await.unwrap();
+        peer.shutdown().await.unwrap();
+        let mut rounds = Vec::new();
+        loop {
+            let mut space = [0; 4096];
+            let came = line.read(&mut space).await.unwrap();
+            if came == 0 {
+                break;
+            }
+            rounds.push(came / head.len());
+            assert_eq!(came % head.len(), 0);
+            if rounds.iter().sum::<usize>().is_multiple_of(HEADS_AT_ONCE) {
+                assert!(is_gated(&mut line), "it must be looked at first");
+                line.flush().await.unwrap();
+            }
+        }
+        assert_eq!(rounds.iter().sum::<usize>(), 40);
+        assert!(rounds.iter().all(|heads| *heads <= HEADS_AT_ONCE), "{rounds:?}");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_reads_closes_reading_and_then_ends_the_connection() {
+        let (mut line, mut peer) = pair().await;
+        let rubbish = vec![0; 1 << 16];
+        let full = tokio::time::timeout(SILENCE / 8, async { while line.write_all(&rubbish).await.is_ok() {} });
+        assert!(full.await.is_err());
+        peer.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert!(is_gated(&mut line), "answers wait");
+        let end = loop {
+            if let Err(error) = line.write_all(&rubbish).await {
+                break error;
+            }
+        };
+        assert_eq!(end.kind(), io::ErrorKind::TimedOut);
     }
 
     /// Reads once; how long nothing came.
@@ -213,9 +422,9 @@ mod tests {
         let served = line.served().begin();
         assert!(silence(&mut line).await.is_none());
         peer.write_all(b"GET").await.unwrap();
-        assert!(line.read(&mut [0; 100]).await.unwrap() > 0);
-        assert!(silence(&mut line).await.is_none());
+        assert!(silence(&mut line).await.is_none(), "nothing is read ahead of him");
         drop(served);
-        assert!(silence(&mut line).await.unwrap() >= SILENCE);
+        assert!(line.read(&mut [0; 100]).await.unwrap() > 0);
+        assert!(silence(&mut line).await.unwrap() < SILENCE);
     }
 }
