@@ -3,6 +3,7 @@
 mod guesses;
 mod owners;
 mod proxies;
+mod strangers;
 mod unread;
 
 use sotto_schema::{Store, inspect};
