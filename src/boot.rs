@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use actix_rt::task::JoinHandle;
 use actix_web::web;
+use rustix::process::{Resource, getrlimit};
+use sotto_actors::admission::{ConnectionLimits, Connections};
 use sotto_actors::bus::seal::ClusterKeys;
 use sotto_actors::node::{ClusterSettings, StartError};
 use sotto_actors::rate_limit::{Limit, LimitSettings};
@@ -23,15 +25,24 @@ use sotto_schema::{Store, StoreError, StoreSettings};
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::http::address::TrustedProxies;
+use crate::http::body::OpenBodies;
 use crate::http::cursor::Cursors;
 use crate::http::health::Pulse;
+use crate::http::strangers::Strangers;
 use crate::http::{Door, Services, app, idempotency, socket};
 use crate::identity::Identity;
 use crate::identity::changes::Changes;
 use crate::identity::secret_key::{SecretKeyError, SecretKeys};
 use crate::identity::sms::{Sms, SmsError};
+use crate::listener::gate::Gate;
 use crate::listener::{ListenerHandle, ListenerSettings, listen};
 use crate::shutdown::Shutdown;
+
+/// Open files that are kept for the database, Redis, the gateway for text messages and operators; at most a quarter of all.
+const RESERVED_FILES: usize = 256;
+/// Connections of operators: half of the reserve, at most so many.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// How often rows that have ended are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
@@ -177,6 +188,8 @@ pub async fn start_on(config: &Config, main: TcpListener, admin: Option<TcpListe
         identity: identity.clone(),
         cursors: Cursors::new(keys),
         health: Pulse::new(config.dev.insecure),
+        strangers: Strangers::new(&config.limits),
+        open_bodies: OpenBodies::new(config.http.open_bodies),
     };
     let mut running = Running {
         address,
@@ -210,13 +223,14 @@ impl Running {
         let upgrades = if door == Door::Admin {
             crate::listener::Upgrades::new()
         } else {
-            socket::upgrades(&services.node, config)
+            socket::upgrades(&services.node, &services.strangers, config)
         };
         let settings = ListenerSettings {
             workers: if door == Door::Admin { 1 } else { config.http.worker_count() },
             head_timeout: config.http.request_timeout.duration(),
             write_timeout: config.http.write_timeout.duration(),
             stop_timeout: Duration::from_secs(2),
+            gate: Some(gate(config, door)),
             ..ListenerSettings::default()
         };
         let (services, config) = (services.clone(), Arc::new(config.clone()));
@@ -262,6 +276,22 @@ impl Running {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Who may connect to a listener.
+fn gate(config: &Config, door: Door) -> Gate {
+    // What the kernel lets this process open, less what it needs besides.
+    let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    let reserve = (files / 4).min(RESERVED_FILES);
+    let limits = match door {
+        // They are a part of the reserve.
+        Door::Admin => ConnectionLimits { most: ADMIN_CONNECTIONS.min(reserve / 2), per_network: usize::MAX },
+        Door::Main { .. } => ConnectionLimits {
+            most: files - reserve,
+            per_network: if config.limits.enabled { config.http.max_connections_per_network } else { usize::MAX },
+        },
+    };
+    Gate { connections: Connections::new(limits), proxies: TrustedProxies::of(&config.http) }
 }
 
 async fn sweep_idempotency(node: Node) {
@@ -350,7 +380,6 @@ fn node_settings(config: &Config, node_id: String, keys: &SecretKeys) -> NodeSet
             conversations: per(limits.conversations_per_hour, 3600),
         },
         max_sockets: config.http.max_sockets,
-        max_sockets_per_address: config.http.max_sockets_per_address,
         max_sockets_per_user: config.http.max_sockets_per_user,
         cluster,
         ..NodeSettings::default()

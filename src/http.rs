@@ -2,7 +2,7 @@
 //!
 //! [`app`] makes the application of one listener. From outside to inside a request passes [`exchange::exchange`]
 //! (id, log, headers, problems), compression, the route table, [`exchange::in_time`], and, unless its route is open,
-//! [`allowance::admit`] (who asks, and how often).
+//! [`allowance::admit`] (who asks, and how often); if it is open, [`allowance::admit_stranger`] (how often a network asks).
 
 pub mod account;
 pub mod address;
@@ -28,17 +28,19 @@ pub mod query;
 pub mod registration_lock;
 pub mod second_factor;
 pub mod socket;
+pub mod strangers;
 pub mod sync;
 pub mod users;
 
-use actix_web::body::MessageBody;
+use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{ALLOW, HeaderValue, UPGRADE};
-use actix_web::middleware::{Compress, from_fn};
+use actix_web::middleware::{Compress, Next, from_fn};
 use actix_web::{App, HttpRequest, HttpResponse, guard, web};
 use sotto_actors::node::Node;
 use sotto_protocol::{ErrorCode, Problem};
 
+use self::strangers::Open;
 use crate::config::{Config, http::Http};
 use crate::error::ApiError;
 use crate::identity::Identity;
@@ -54,6 +56,10 @@ pub struct Services {
     pub cursors: cursor::Cursors,
     /// Looks at the node's health.
     pub health: health::Pulse,
+    /// Counts what is asked without a token.
+    pub strangers: strangers::Strangers,
+    /// What the bodies of such requests may have together.
+    pub open_bodies: body::OpenBodies,
 }
 
 /// Which listener an application is for.
@@ -84,7 +90,7 @@ impl Door {
 
 /// Declares tables of routes: a constant that tells them and a function that serves them. GET serves HEAD too.
 macro_rules! tables {
-    ($($(#[doc = $doc:literal])+ $table:ident by $serve:ident { $($path:literal $access:ident { $($method:ident $handler:path),+ })+ })+) => {$(
+    ($($(#[doc = $doc:literal])+ $table:ident by $serve:ident { $($path:literal $access:tt { $($method:ident $handler:path),+ })+ })+) => {$(
         $(#[doc = $doc])+
         pub const $table: &[Route] = &[$(Route { path: $path, methods: &[$(stringify!($method)),+], open: tables!(@open $access) }),+];
 
@@ -97,11 +103,14 @@ macro_rules! tables {
             )+
         }
     )+};
-    (@open open) => { true };
-    (@open operators) => { true };
-    (@open signed_in) => { false };
-    (@route $method:ident, $handler:path, open) => {
-        method(stringify!($method)).to($handler).wrap(from_fn(exchange::in_time))
+    (@open (open $kind:ident)) => { Some(Open::$kind) };
+    (@open operators) => { Some(Open::Page) };
+    (@open signed_in) => { None };
+    (@route $method:ident, $handler:path, (open $kind:ident)) => {
+        method(stringify!($method))
+            .to($handler)
+            .wrap(from_fn(|request: ServiceRequest, next: Next<BoxBody>| allowance::admit_stranger(Open::$kind, request, next)))
+            .wrap(from_fn(exchange::in_time))
     };
     (@route $method:ident, $handler:path, operators) => {
         method(stringify!($method)).to($handler).wrap(from_fn(allowance::admit_operators)).wrap(from_fn(exchange::in_time))
@@ -118,18 +127,18 @@ pub struct Route {
     pub path: &'static str,
     /// The methods, but HEAD.
     pub methods: &'static [&'static str],
-    /// Whether anybody may ask, without an access token.
-    pub open: bool,
+    /// As what kind of request anybody may ask, without an access token; none: nobody may.
+    pub open: Option<Open>,
 }
 
 tables! {
     /// The REST interface (docs/protocol.md, section 2).
     ROUTES by routes {
-        "/v1/auth/verifications" open { POST auth::start_verification }
-        "/v1/auth/register" open { POST auth::register }
-        "/v1/auth/login" open { POST auth::login }
-        "/v1/auth/recover" open { POST auth::recover }
-        "/v1/auth/refresh" open { POST auth::refresh }
+        "/v1/auth/verifications" (open SignIn) { POST auth::start_verification }
+        "/v1/auth/register" (open SignIn) { POST auth::register }
+        "/v1/auth/login" (open SignIn) { POST auth::login }
+        "/v1/auth/recover" (open SignIn) { POST auth::recover }
+        "/v1/auth/refresh" (open Refresh) { POST auth::refresh }
         "/v1/auth/logout" signed_in { POST auth::logout }
         "/v1/auth/me" signed_in { GET auth::me }
         "/v1/auth/totp" signed_in { GET second_factor::state, POST second_factor::set_up }
@@ -144,11 +153,11 @@ tables! {
         "/v1/auth/export" signed_in { GET account::export }
         "/v1/auth/trail" signed_in { GET history::trail }
         "/v1/auth/logins" signed_in { GET history::logins }
-        "/v1/auth/links" open { POST device_link::begin }
+        "/v1/auth/links" (open SignIn) { POST device_link::begin }
         "/v1/auth/links/{link_id}/scan" signed_in { POST device_link::scan }
         "/v1/auth/links/{link_id}/confirm" signed_in { POST device_link::confirm }
         "/v1/auth/links/{link_id}/refuse" signed_in { POST device_link::refuse }
-        "/v1/auth/links/{link_id}/tokens" open { POST device_link::collect }
+        "/v1/auth/links/{link_id}/tokens" (open Refresh) { POST device_link::collect }
         "/v1/devices" signed_in { GET devices::list, DELETE devices::remove_others }
         "/v1/devices/{device_id}" signed_in { PATCH devices::rename, DELETE devices::remove }
         "/v1/devices/{device_id}/verify" signed_in { POST devices::verify }
@@ -165,15 +174,15 @@ tables! {
         "/v1/messages/{message_id}/read" signed_in { PUT messages::mark_read }
         "/v1/sync" signed_in { GET sync::read }
         "/v1/sync/ack" signed_in { POST sync::ack }
-        "/v1/ws" open { GET upgrade_needed }
+        "/v1/ws" (open Socket) { GET upgrade_needed }
     }
     /// On every listener.
     SHARED_ROUTES by shared_routes {
-        "/" open { GET pages::index }
-        "/health" open { GET health::health }
-        "/livez" open { GET health::livez }
-        "/readyz" open { GET health::readyz }
-        "/openapi.json" open { GET openapi::openapi }
+        "/" (open Page) { GET pages::index }
+        "/health" (open Probe) { GET health::health }
+        "/livez" (open Probe) { GET health::livez }
+        "/readyz" (open Probe) { GET health::readyz }
+        "/openapi.json" (open Page) { GET openapi::openapi }
     }
     /// For operators: on the admin listener, or on a main one that only this machine reaches, and not through a proxy.
     ADMIN_ROUTES by admin_routes {

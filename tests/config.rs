@@ -65,6 +65,7 @@ fn nested_sections_lists_and_empty_values_come_from_the_environment() {
             ("SOTTO_SMS__TWILIO__ACCOUNT_SID", "AC1"),
             ("SOTTO_HTTP__ALLOWED_ORIGINS", "https://a.example, https://b.example"),
             ("SOTTO_HTTP__TRUSTED_PROXIES", "10.0.0.0/8"),
+            ("SOTTO_DEV__INSECURE", "true"),
             ("SOTTO_CLUSTER__REDIS_URL", ""),
         ],
         &[],

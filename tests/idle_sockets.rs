@@ -35,7 +35,7 @@ fn raised(process: u32) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_costs_little() {
     let count = SOCKETS.to_string();
-    let settings = [("SOTTO_LIMITS__ENABLED", "false"), ("SOTTO_HTTP__MAX_SOCKETS_PER_ADDRESS", "5000")];
+    let settings = [("SOTTO_LIMITS__ENABLED", "false")];
     let node = TestNode::with(Kind::Sqlite, &settings).await;
     let out = node.folder.path().join("users.jsonl");
     let mut seed = Command::new(env!("CARGO_BIN_EXE_sotto"));

@@ -152,7 +152,7 @@ fn the_environment_only_in_config() {
 fn the_bytes_of_a_socket_in_one_file() {
     // `try_read()` without an argument is a lock's.
     let words = ["try_read(&", "try_write(&", "try_write_vectored(", "poll_read(", "poll_write(", "poll_shutdown("];
-    // Before an upgrade they are HTTP's: the line only watches them pass, for the time that a head may take.
+    // Before an upgrade they are HTTP's: the line only watches them pass, and keeps them back.
     let line = "src/listener/line.rs";
     let belongs = |name: &str| name == SOCKET_FILE || name == line || name.starts_with("client/");
     none(&strays(sources(), &words, belongs), "bytes go through actors/src/socket.rs");

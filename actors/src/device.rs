@@ -5,6 +5,7 @@
 //! read is cut.
 //! *On death:* the session forgets it; the client reconnects.
 
+use crate::admission::Place;
 use crate::conversation::{Send, TypingSignal};
 use crate::identity::Caller;
 use crate::mailbox::{Refused, tell};
@@ -27,7 +28,6 @@ use sotto_protocol::message::{OutgoingMessage, Sender};
 use sotto_protocol::{ErrorCode, Problem, SessionId, Timestamp, close, json, limits};
 use sotto_schema::planted::{self, Bug};
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -106,18 +106,18 @@ pub struct Device {
     limited: Pace,
     clock: Clock,
     timer: Option<SpawnHandle>,
-    address: IpAddr,
-    /// Its address has too many sockets: it is told so and closed.
-    refused: bool,
+    /// Free again when the socket is gone.
+    _place: Option<Place>,
     /// It was refused for too many messages of everybody's, a moment ago.
     rests: bool,
 }
 
 impl Device {
     /// A device's socket over an upgraded stream. `caller` is who an `Authorization` header has proven to be there: the
-    /// answer to the handshake goes with the `welcome` then. Else `hello` is waited for. `refused`: closed with 4510 at once.
+    /// answer to the handshake goes with the `welcome` then. Else `hello` is waited for. The connection keeps its
+    /// `place`.
     #[must_use]
-    pub fn new(upgraded: Upgraded, node: Node, caller: Option<Caller>, address: IpAddr, refused: bool) -> Self {
+    pub fn new(upgraded: Upgraded, node: Node, caller: Option<Caller>, place: Option<Place>) -> Self {
         let first = if caller.is_some() { limits::MAX_FRAME } else { limits::MAX_HELLO };
         let socket_limits = SocketLimits { max_message: first, max_frame: first, max_queued: MAX_QUEUED };
         let settings = node.settings();
@@ -141,8 +141,7 @@ impl Device {
             clock: Clock::new(settings.heartbeat),
             timer: None,
             node,
-            address,
-            refused,
+            _place: place,
             rests: false,
         }
     }
@@ -519,9 +518,6 @@ impl Actor for Device {
         ctx.set_mailbox_capacity(CAPACITY);
         metrics::gauge!("sotto_connections").increment(1.0);
         drive(ctx);
-        if self.refused {
-            return self.socket.start_close(close::CONNECTION_LIMIT, "connection limit");
-        }
         if let Some(caller) = self.caller {
             self.phase = Phase::Entering { re: None };
             self.enter(caller, None, ctx);
@@ -532,7 +528,7 @@ impl Actor for Device {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         metrics::gauge!("sotto_connections").decrement(1.0);
-        self.node.connection_closed(self.address);
+        self.node.connection_closed();
         if let Some(session) = self.session.take() {
             Detach(self.connection).insist(session);
         }

@@ -1,8 +1,9 @@
 //! Everything that has a mailbox, and what joins mailboxes.
 //!
-//! [`device`] is a socket, [`session`] a user's devices here, [`conversation`] a log's guard, [`journal`] its
+//! [`admission`] says which connections are taken. [`device`] is a socket, [`session`] a user's devices here, [`conversation`] a log's guard, [`journal`] its
 //! pen, [`rate_limit`] the windows, [`sweep`] the truth that needs no message. [`node`] holds them together.
 
+pub mod admission;
 pub mod bus;
 pub mod cluster;
 pub mod conversation;

@@ -26,7 +26,6 @@ use sotto_protocol::{ConversationId, DeviceId, ErrorCode, MessageId, Problem, Se
 use sotto_schema::append::{Raised, Wake};
 use sotto_schema::{Store, StoreError};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -58,8 +57,6 @@ pub struct NodeSettings {
     pub limits: LimitSettings,
     /// Most sockets of this node.
     pub max_sockets: usize,
-    /// Most sockets from one address.
-    pub max_sockets_per_address: usize,
     /// Most sockets of one user.
     pub max_sockets_per_user: usize,
     /// How it meets other nodes; none: it is alone, or meets them in the database only.
@@ -94,17 +91,6 @@ pub enum StartError {
     Redis(#[from] RedisSetting),
 }
 
-/// Whether a socket may open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// It may.
-    Open,
-    /// The node has as many as it takes; the socket was not counted.
-    NodeFull,
-    /// Its address has too many; the socket was counted, and is to be told so.
-    AddressFull,
-}
-
 impl Default for NodeSettings {
     fn default() -> Self {
         Self {
@@ -116,7 +102,6 @@ impl Default for NodeSettings {
             journals: 2,
             limits: LimitSettings::default(),
             max_sockets: 50_000,
-            max_sockets_per_address: 1000,
             max_sockets_per_user: 20,
             cluster: None,
         }
@@ -151,7 +136,6 @@ struct Inner {
     /// Milliseconds after `started` when the wakes were last read.
     swept: AtomicU64,
     connections: AtomicUsize,
-    addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// A running node. Cheap to clone.
@@ -239,7 +223,6 @@ impl Node {
             started: Instant::now(),
             swept: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
-            addresses: Mutex::default(),
             settings,
             store,
         }));

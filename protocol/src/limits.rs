@@ -8,6 +8,9 @@ pub const MAX_FRAME: usize = 256 * 1024;
 pub const MAX_HELLO: usize = 8 * 1024;
 /// Largest REST body for messages and keys, in bytes.
 pub const MAX_BODY_LARGE: usize = 1024 * 1024;
+/// Largest REST body that brings a new device's keys, in bytes: with the most one-time keys of both kinds, each with its
+/// signature, such a body has about 235 KiB.
+pub const MAX_BODY_SIGN_IN: usize = 256 * 1024;
 /// Largest REST body elsewhere, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
 /// Deepest nesting of JSON.

@@ -43,15 +43,18 @@ section! {
         /// Sockets that this node takes; above that an upgrade is answered 503 with `Retry-After`. Each needs an open file.
         /// `SOTTO_HTTP__MAX_SOCKETS`
         pub max_sockets: usize = 50_000, within 1..=1_000_000;
-        /// Sockets from one address. Above that: close code 4510.
-        /// `SOTTO_HTTP__MAX_SOCKETS_PER_ADDRESS`
-        pub max_sockets_per_address: usize = 1_000, within 1..=1_000_000;
+        /// Connections of one network (IPv4 address, IPv6 /64), HTTP and sockets together, at this node. Above that: 429. A trusted proxy's own connections count for nobody until they become sockets.
+        /// `SOTTO_HTTP__MAX_CONNECTIONS_PER_NETWORK`
+        pub max_connections_per_network: usize = 256, within 1..=1_000_000;
         /// Sockets of one user, over all of the user's devices. Above that: close code 4510.
         /// `SOTTO_HTTP__MAX_SOCKETS_PER_USER`
         pub max_sockets_per_user: usize = 20, within 1..=1_000;
         /// How long a request's head and body may take to arrive.
         /// `SOTTO_HTTP__REQUEST_TIMEOUT`
         pub request_timeout: Seconds = Seconds(10), within 1..=600;
+        /// Bytes that the bodies of requests without a token may have together while they come. Above that: 503 with `Retry-After`.
+        /// `SOTTO_HTTP__OPEN_BODIES`
+        pub open_bodies: usize = 33_554_432, within 262_144..=4_294_967_296;
         /// How long a client may take to read 4 KiB of an answer, or its end. Then its connection is closed.
         /// `SOTTO_HTTP__WRITE_TIMEOUT`
         pub write_timeout: Seconds = Seconds(30), within 1..=600;

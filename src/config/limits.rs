@@ -53,6 +53,21 @@ section! {
         /// Wrong PINs of a registration lock per account and day, at sign-in, and again as many by its signed-in devices. Counted in the database; without it they are refused.
         /// `SOTTO_LIMITS__WRONG_PINS_PER_DAY`
         pub wrong_pins_per_day: u32 = 5, within 1..=1_000_000;
+        /// Codes, sign-ins and links of new devices that one network (IPv4 address, IPv6 /64) may ask for a minute, right or wrong. Counted by each node alone, as are the next four.
+        /// `SOTTO_LIMITS__SIGN_INS_PER_NETWORK_PER_MINUTE`
+        pub sign_ins_per_network_per_minute: u32 = 120, within 1..=1_000_000;
+        /// Refreshes of tokens of one network a minute, and looks of new devices whether their link is confirmed.
+        /// `SOTTO_LIMITS__REFRESHES_PER_NETWORK_PER_MINUTE`
+        pub refreshes_per_network_per_minute: u32 = 240, within 1..=1_000_000;
+        /// Sockets that one network may open a minute.
+        /// `SOTTO_LIMITS__SOCKETS_PER_NETWORK_PER_MINUTE`
+        pub sockets_per_network_per_minute: u32 = 300, within 1..=1_000_000;
+        /// Pages and documents (`/`, `/openapi.json`, `/metrics`, `/docs`) of one network a minute.
+        /// `SOTTO_LIMITS__PAGES_PER_NETWORK_PER_MINUTE`
+        pub pages_per_network_per_minute: u32 = 240, within 1..=1_000_000;
+        /// `/livez`, `/readyz` and `/health` of one network a minute.
+        /// `SOTTO_LIMITS__PROBES_PER_NETWORK_PER_MINUTE`
+        pub probes_per_network_per_minute: u32 = 3_000, within 1..=1_000_000;
         /// One-time keys that one user may claim of another at once; above that the last resort is given.
         /// `SOTTO_LIMITS__KEY_CLAIMS`
         pub key_claims: u32 = 6, within 1..=1_000_000;

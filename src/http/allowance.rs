@@ -7,9 +7,12 @@ use actix_web::{HttpMessage as _, web};
 use sotto_actors::node::Node;
 use sotto_protocol::{ErrorCode, Problem};
 
-use super::address::is_forwarded;
+use super::Services;
+use super::address::{ClientAddress, is_forwarded};
 use super::auth::Caller;
+use super::strangers::Open;
 use crate::error::ApiError;
+use crate::listener::served::Served;
 
 /// The layer before every handler that is not open. Handlers find the caller in the request's extensions.
 ///
@@ -37,7 +40,34 @@ async fn check(request: &mut ServiceRequest) -> Result<(), actix_web::Error> {
         }
     }
     request.extensions_mut().insert(caller);
+    // Its connection may stay longer than a stranger's.
+    if let Some(served) = request.conn_data::<Served>() {
+        served.vouch();
+    }
     Ok(())
+}
+
+/// The layer before an open handler: a network may ask so often, and the bodies of all of them may be so large.
+///
+/// # Errors
+/// None of its own.
+pub async fn admit_stranger<B: MessageBody + 'static>(
+    kind: Open,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    if let Some(services) = request.app_data::<web::ThinData<Services>>().map(|services| services.0.clone()) {
+        let address = ClientAddress::of(request.request()).0;
+        if let Some(decision) = services.strangers.count(kind, address) {
+            request.extensions_mut().insert(decision);
+            if !decision.allowed {
+                let problem = Problem::rate_limited(decision.retry_after_ms);
+                return Ok(request.error_response(ApiError::from(problem)));
+            }
+        }
+        request.extensions_mut().insert(services.open_bodies);
+    }
+    Ok(next.call(request).await?.map_into_boxed_body())
 }
 
 /// The layer before what is for operators: whoever comes through a proxy may be anybody, wherever the listener is.
@@ -52,5 +82,5 @@ pub async fn admit_operators<B: MessageBody + 'static>(
         let problem = Problem::new(ErrorCode::Forbidden, "what is for operators is not shown through a proxy");
         return Ok(request.error_response(ApiError::from(problem)));
     }
-    Ok(next.call(request).await?.map_into_boxed_body())
+    admit_stranger(Open::Page, request, next).await
 }

@@ -71,7 +71,7 @@ pub async fn register(
     identity: Data<Identity>,
     address: ClientAddress,
     request: HttpRequest,
-    body: Body<RegisterRequest, { limits::MAX_BODY_LARGE }>,
+    body: Body<RegisterRequest, { limits::MAX_BODY_SIGN_IN }>,
 ) -> Result<HttpResponse, ApiError> {
     let (now, of) = (Timestamp::now(), LoginOf::Code(body.0.verification_id));
     let tried = Tried { of, method: "registration", address: address.0, agent: agent(&request) };
@@ -87,7 +87,7 @@ pub async fn login(
     identity: Data<Identity>,
     address: ClientAddress,
     request: HttpRequest,
-    body: Body<LoginRequest, { limits::MAX_BODY_LARGE }>,
+    body: Body<LoginRequest, { limits::MAX_BODY_SIGN_IN }>,
 ) -> Result<Json<Tokens>, ApiError> {
     let (now, of) = (Timestamp::now(), LoginOf::Code(body.0.verification_id));
     let LoginRequest { totp, backup_code, pin, .. } = &body.0;
@@ -110,7 +110,7 @@ pub async fn recover(
     identity: Data<Identity>,
     address: ClientAddress,
     request: HttpRequest,
-    body: Body<RecoverRequest, { limits::MAX_BODY_LARGE }>,
+    body: Body<RecoverRequest, { limits::MAX_BODY_SIGN_IN }>,
 ) -> Result<Json<Tokens>, ApiError> {
     let (now, of) = (Timestamp::now(), LoginOf::Code(body.0.verification_id));
     let RecoverRequest { totp, backup_code, pin, .. } = &body.0;

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix_web::dev::Payload;
 use actix_web::http::header;
@@ -28,9 +30,10 @@ impl<T: DeserializeOwned + 'static, const LIMIT: usize> FromRequest for Body<T, 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let checked = check_head(request, LIMIT);
         let payload = payload.take();
+        let mut share = request.extensions().get::<OpenBodies>().map(OpenBodies::share);
         Box::pin(async move {
             checked?;
-            let text = collect(payload, LIMIT).await?;
+            let text = collect(payload, LIMIT, share.as_mut()).await?;
             Ok(Self(json::read(&text)?))
         })
     }
@@ -64,16 +67,66 @@ fn check_head(request: &HttpRequest, limit: usize) -> Result<(), Problem> {
     if length.is_some_and(|length: usize| length > limit) { Err(too_large(limit)) } else { Ok(()) }
 }
 
-async fn collect(mut payload: Payload, limit: usize) -> Result<web::BytesMut, Problem> {
+async fn collect(mut payload: Payload, limit: usize, mut share: Option<&mut Share>) -> Result<web::BytesMut, Problem> {
     let mut text = web::BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| Problem::new(ErrorCode::InvalidFrame, "the body broke off"))?;
         if text.len() + chunk.len() > limit {
             return Err(too_large(limit));
         }
+        if let Some(share) = &mut share {
+            share.grow(chunk.len())?;
+        }
         text.extend_from_slice(&chunk);
     }
     Ok(text)
+}
+
+/// What the bodies of open requests may have together, in bytes (`http.open_bodies`). Clones are the same.
+#[derive(Clone, Debug)]
+pub struct OpenBodies(Arc<Room>);
+
+#[derive(Debug)]
+struct Room {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+/// What one body takes of it. Dropped, it is free.
+#[derive(Debug)]
+struct Share {
+    of: OpenBodies,
+    taken: usize,
+}
+
+impl OpenBodies {
+    /// So many bytes.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self(Arc::new(Room { most, taken: AtomicUsize::new(0) }))
+    }
+
+    fn share(&self) -> Share {
+        Share { of: self.clone(), taken: 0 }
+    }
+}
+
+impl Share {
+    fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
+        let room = &self.of.0;
+        let before = room.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.taken += bytes;
+        if before.saturating_add(bytes) > room.most {
+            return Err(Problem::unavailable("too many requests are on their way").retry_after(1000));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.0.taken.fetch_sub(self.taken, Ordering::Relaxed);
+    }
 }
 
 fn too_large(limit: usize) -> Problem {
@@ -100,6 +153,19 @@ mod tests {
                 Err((problem.status, problem.errors.first().and_then(|error| error.pointer.clone())))
             }
         }
+    }
+
+    #[test]
+    fn bodies_of_strangers_share_their_room() {
+        let room = OpenBodies::new(100);
+        let (mut one, mut other) = (room.share(), room.share());
+        one.grow(60).unwrap();
+        other.grow(40).unwrap();
+        assert_eq!(one.grow(1).unwrap_err().code, ErrorCode::Unavailable);
+        drop(one);
+        other.grow(60).unwrap();
+        drop(other);
+        assert_eq!(room.0.taken.load(Ordering::Relaxed), 0);
     }
 
     #[actix_rt::test]

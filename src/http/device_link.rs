@@ -22,7 +22,7 @@ use crate::identity::history::Tried;
 pub async fn begin(
     identity: Data<Identity>,
     address: ClientAddress,
-    body: Body<BeginLink, { limits::MAX_BODY_LARGE }>,
+    body: Body<BeginLink, { limits::MAX_BODY_SIGN_IN }>,
 ) -> Result<HttpResponse, ApiError> {
     Ok(HttpResponse::Created().json(identity.begin_link(body.0, address.0, Timestamp::now()).await?))
 }

@@ -182,7 +182,9 @@ fn finish(response: &mut ServiceResponse<BoxBody>, id: RequestId) {
     }
     // A 429 names the limit that it is about; every other answer tells of the requests.
     if let Some(limit) = limit.filter(|_| !headers.contains_key(RATE_LIMIT)) {
-        tell_limit(headers, limit);
+        for (name, value) in limit_headers(limit) {
+            headers.insert(name, value);
+        }
     }
     for (name, value) in cors {
         headers.append(name, value);
@@ -200,14 +202,13 @@ fn finish(response: &mut ServiceResponse<BoxBody>, id: RequestId) {
 }
 
 /// `RateLimit` and `RateLimit-Policy` as draft-ietf-httpapi-ratelimit-headers writes them.
-fn tell_limit(headers: &mut HeaderMap, limit: Decision) {
+pub(super) fn limit_headers(limit: Decision) -> Vec<(HeaderName, HeaderValue)> {
     let policy = format!("\"requests\";q={};w={}", limit.limit, limit.window_secs);
     let left = format!("\"requests\";r={};t={}", limit.remaining, limit.reset_secs);
-    for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, left)] {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(name, value);
-        }
-    }
+    [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, left)]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, HeaderValue::from_str(&value).ok()?)))
+        .collect()
 }
 
 /// Tells log and metrics. The route's pattern stands for the path: ids and parameters stay out.

@@ -63,6 +63,10 @@ fn describe() {
     describe_histogram!("sotto_http_request_seconds", Unit::Seconds, "Time to answer a request, by method and route");
     describe_counter!("sotto_errors_total", "Problems answered, by code");
     describe_gauge!("sotto_connections", "Open device sockets");
+    describe_counter!(
+        "sotto_connections_refused_total",
+        "Connections refused before their first request, by what was full: the node, or a network"
+    );
     describe_gauge!("sotto_sessions", "Users with an actor here");
     describe_gauge!("sotto_conversations", "Conversations with an actor here");
     describe_counter!("sotto_messages_total", "Messages stored");

@@ -99,9 +99,9 @@ fn own_codes(method: &str, path: &str) -> &'static [ErrorCode] {
 
 /// Every code that a route may answer with, by status.
 fn codes(route: &Route, method: &str, has_body: bool) -> BTreeMap<u16, Vec<ErrorCode>> {
-    let mut codes = vec![Internal, Unavailable];
-    if !route.open {
-        codes.extend([Unauthenticated, RateLimited]);
+    let mut codes = vec![Internal, Unavailable, RateLimited];
+    if route.open.is_none() {
+        codes.push(Unauthenticated);
     }
     if route.path.contains('{') {
         codes.push(NotFound);
@@ -152,7 +152,7 @@ pub fn document() -> String {
 
 /// Adds to an operation what it has in common with others.
 fn complete(operation: &mut Map<String, Value>, route: &Route, method: &str) {
-    let security = if route.open { json!([]) } else { json!([{"bearer": []}]) };
+    let security = if route.open.is_some() { json!([]) } else { json!([{"bearer": []}]) };
     operation.insert("security".to_owned(), security);
     // Handlers of two resources may have the same name.
     let id = format!("{} {}", method.to_lowercase(), route.path);

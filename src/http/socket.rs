@@ -6,12 +6,16 @@ use actix::Actor;
 use actix_http::header::{AUTHORIZATION, HeaderMap, ORIGIN};
 use sotto_actors::device::Device;
 use sotto_actors::echo::Echo;
-use sotto_actors::node::{Admission, Node};
+use sotto_actors::node::Node;
 use sotto_protocol::{ErrorCode, Problem, limits};
 
 use super::address::TrustedProxies;
+use super::exchange::limit_headers;
+use super::strangers::{Open, Strangers};
 use crate::config::Config;
 use crate::config::network::Origin;
+use crate::identity::network::place as network_of;
+use crate::listener::gate::refusal as too_many;
 use crate::listener::{UpgradeRequest, Upgrades};
 
 /// Longest message that the echo route takes, in bytes.
@@ -23,15 +27,17 @@ struct Gate {
     node: Node,
     origins: Vec<Origin>,
     proxies: TrustedProxies,
+    strangers: Strangers,
 }
 
 /// The routes that upgrade: `/v1/ws`, and `/dev/echo` where `dev.echo` allows it.
 #[must_use]
-pub fn upgrades(node: &Node, config: &Config) -> Upgrades {
+pub fn upgrades(node: &Node, strangers: &Strangers, config: &Config) -> Upgrades {
     let gate = Gate {
         node: node.clone(),
         origins: config.http.allowed_origins.clone(),
         proxies: TrustedProxies::of(&config.http),
+        strangers: strangers.clone(),
     };
     let routes = Upgrades::new().route("/v1/ws", move |request| open(gate.clone(), request));
     if !config.dev.echo {
@@ -45,14 +51,23 @@ pub fn upgrades(node: &Node, config: &Config) -> Upgrades {
     })
 }
 
-async fn open(gate: Gate, request: UpgradeRequest) {
+async fn open(gate: Gate, mut request: UpgradeRequest) {
+    let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    let address = gate.proxies.client(peer, request.headers());
+    if let Some(decision) = gate.strangers.count(Open::Socket, address).filter(|decision| !decision.allowed) {
+        let problem = Problem::rate_limited(decision.retry_after_ms);
+        return request.reject_with(problem, &limit_headers(decision)).await;
+    }
     if let Some(problem) = refusal(&gate, &request) {
         return request.reject_with(problem, &[]).await;
     }
-    let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    let address = gate.proxies.client(peer, request.headers());
-    let admission = gate.node.connection_opened(address);
-    if admission == Admission::NodeFull {
+    // A proxy's connection becomes its client's.
+    if let Some(place) = request.place()
+        && let Err(full) = place.belongs_to(network_of(address))
+    {
+        return request.reject_with(too_many(full), &[]).await;
+    }
+    if !gate.node.connection_opened() {
         let problem = Problem::unavailable("this node has as many sockets as it takes").retry_after(5000);
         return request.reject_with(problem, &[]).await;
     }
@@ -62,13 +77,11 @@ async fn open(gate: Gate, request: UpgradeRequest) {
         Some(token) => gate.node.identity().authenticate(&token).await.ok(),
         None => None,
     };
+    let place = request.place().take();
     match request.accept(Some(limits::SUBPROTOCOL), &[]) {
-        Ok(upgraded) => {
-            let refused = admission == Admission::AddressFull;
-            drop(Device::new(upgraded, gate.node, caller, address, refused).start());
-        }
+        Ok(upgraded) => drop(Device::new(upgraded, gate.node, caller, place).start()),
         Err(error) => {
-            gate.node.connection_closed(address);
+            gate.node.connection_closed();
             tracing::debug!(%error, "a socket was not opened");
         }
     }

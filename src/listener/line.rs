@@ -18,12 +18,22 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
+use sotto_actors::admission::Place;
+
+use super::gate::Entered;
+use super::quota::Quota;
 use super::served::{Served, Wanted};
 
 /// So much later than actix-http, which ends what is silent in order.
 const BEHIND: Duration = Duration::from_secs(1);
+
+/// How long a connection may be silent on which no valid token came.
+const STRANGERS_SILENCE: Duration = Duration::from_secs(10);
+
+/// … and when few more connections can be taken. So long it may also take for a head.
+const SILENCE_UNDER_PRESSURE: Duration = Duration::from_secs(2);
 
 /// Most bytes that are read before actix-http has looked at them.
 const AT_ONCE: usize = 16 * 1024;
@@ -88,6 +98,12 @@ pub(super) struct Line {
     stream: TcpStream,
     served: Served,
     patience: Patience,
+    /// None: connections are not counted here, and all are treated alike.
+    place: Option<Place>,
+    /// None: as many bytes as it likes. A proxy's connection carries those of many.
+    quota: Option<Quota>,
+    /// Until more of the quota is free.
+    pause: Option<Pin<Box<Sleep>>>,
     timer: Option<Pin<Box<Sleep>>>,
     /// The timer is that of a head which is on its way, behind so many others; else that of the silence.
     head: Option<u64>,
@@ -103,28 +119,58 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(stream: TcpStream, patience: Patience) -> Self {
-        Self {
+    pub(super) fn new(stream: TcpStream, patience: Patience, entered: Option<Entered>) -> Self {
+        let served = Served::default();
+        if entered.as_ref().is_some_and(|entered| entered.is_proxy) {
+            served.vouch();
+        }
+        let mut line = Self {
             stream,
-            served: Served::default(),
+            served,
             patience: Patience { silence: patience.silence.saturating_add(BEHIND), ..patience },
-            timer: Some(Box::pin(sleep(patience.head))),
+            quota: entered.as_ref().filter(|entered| !entered.is_proxy).map(|_| Quota::new(Instant::now())),
+            pause: None,
+            place: entered.map(|entered| entered.place),
+            timer: None,
             head: Some(0),
             came: false,
             held: BytesMut::new(),
             heads: Heads::default(),
             room: (AT_ONCE, HEADS_AT_ONCE),
             stalled: None,
-        }
+        };
+        line.timer = Some(Box::pin(sleep(line.head_time())));
+        line
+    }
+
+    /// The connections that this one is counted with, if it is a stranger's.
+    fn strangers_place(&self) -> Option<&Place> {
+        self.place.as_ref().filter(|_| !self.served.is_known())
+    }
+
+    /// How long the next head may take.
+    fn head_time(&self) -> Duration {
+        let is_pressed = self.strangers_place().is_some_and(|place| place.connections().is_pressed());
+        if is_pressed { self.patience.head.min(SILENCE_UNDER_PRESSURE) } else { self.patience.head }
+    }
+
+    /// How long the connection may be silent.
+    fn silence(&self) -> Duration {
+        let most = match self.strangers_place() {
+            None => return self.patience.silence,
+            Some(place) if place.connections().is_pressed() => SILENCE_UNDER_PRESSURE,
+            Some(_) => STRANGERS_SILENCE,
+        };
+        self.patience.silence.min(most)
     }
 
     pub(super) fn served(&self) -> &Served {
         &self.served
     }
 
-    /// The stream, and what was read from it that nobody has seen.
-    pub(super) fn into_parts(self) -> (TcpStream, BytesMut) {
-        (self.stream, self.held)
+    /// The stream, what was read from it that nobody has seen, and the connection's place.
+    pub(super) fn into_parts(self) -> (TcpStream, BytesMut, Option<Place>) {
+        (self.stream, self.held, self.place)
     }
 
     fn heard(&mut self) {
@@ -132,7 +178,7 @@ impl Line {
         if !self.served.none() {
             self.came = true;
         } else if self.timer.is_none() || self.head != head {
-            (self.timer, self.head) = (Some(Box::pin(sleep(self.patience.head))), head);
+            (self.timer, self.head) = (Some(Box::pin(sleep(self.head_time()))), head);
         }
     }
 
@@ -146,7 +192,7 @@ impl Line {
             return false;
         }
         if std::mem::take(&mut self.came) {
-            self.timer = Some(Box::pin(sleep(self.patience.silence)));
+            self.timer = Some(Box::pin(sleep(self.silence())));
         }
         let late = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(context).is_ready());
         late && self.stalled.is_none()
@@ -166,6 +212,24 @@ impl Line {
             Wanted::Chunks => CHUNKED_AT_ONCE,
         };
         Some(Allowed { bytes: bytes.min(most), heads: None })
+    }
+
+    /// How many bytes the quota allows; none: it is used up, and the task is woken when more is free.
+    fn quota(&mut self, context: &mut Context<'_>) -> Option<usize> {
+        let Some(quota) = &mut self.quota else {
+            return Some(usize::MAX);
+        };
+        loop {
+            match quota.room(Instant::now) {
+                Ok(bytes) => return Some(bytes),
+                Err(wait) => {
+                    let pause = self.pause.insert(Box::pin(sleep(wait)));
+                    if pause.as_mut().poll(context).is_pending() {
+                        return None;
+                    }
+                }
+            }
+        }
     }
 
     /// Reads what was held, or else from the stream.
@@ -208,6 +272,9 @@ impl Line {
             into.set_filled(before + taken);
         }
         self.room.0 = self.room.0.saturating_sub(taken);
+        if let Some(quota) = &mut self.quota {
+            quota.take(taken);
+        }
     }
 
     /// Bytes were written, or nothing is left to be.
@@ -251,8 +318,11 @@ impl AsyncRead for Line {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
+        let Some(quota) = self.quota(context) else {
+            return Poll::Pending;
+        };
         let before = into.filled().len();
-        match self.fill(context, into, allowed.bytes) {
+        match self.fill(context, into, allowed.bytes.min(quota)) {
             Poll::Ready(Ok(())) if into.filled().len() > before => {
                 self.gave(into, before, allowed);
                 self.heard();
@@ -310,7 +380,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let patience = Patience { head: HEAD, silence: SILENCE, write: SILENCE };
-        let mut line = Line::new(listener.accept().await.unwrap().0, patience);
+        let mut line = Line::new(listener.accept().await.unwrap().0, patience, None);
         line.patience.silence = SILENCE;
         (line, peer)
     }
@@ -380,7 +450,7 @@ mod tests {
 
     /// Reads once; how long nothing came.
     async fn silence(line: &mut Line) -> Option<Duration> {
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let end = tokio::time::timeout(SILENCE * 3, line.read(&mut [0; 100])).await.ok()?;
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::TimedOut);
         Some(begun.elapsed())

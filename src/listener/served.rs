@@ -25,6 +25,8 @@ struct State {
     begun: Cell<u64>,
     ended: Cell<u64>,
     wanted: Cell<Option<Wanted>>,
+    /// A valid token came on it, or it is a trusted proxy's.
+    is_known: Cell<bool>,
     /// Reads again when something has changed.
     reader: RefCell<Option<Waker>>,
 }
@@ -51,6 +53,15 @@ impl Served {
 
     pub(super) fn none(&self) -> bool {
         self.0.begun.get() == self.0.ended.get()
+    }
+
+    /// From now on the connection is somebody's whom we know.
+    pub(crate) fn vouch(&self) {
+        self.0.is_known.set(true);
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.0.is_known.get()
     }
 
     /// What an unfinished request waits for.

@@ -141,6 +141,7 @@ pub fn cases(room: &Room) -> Vec<Case> {
         case
     };
     let large = |case: Case| Case { limit: 1024 * 1024, ..case };
+    let with_keys = |case: Case| Case { limit: 256 * 1024, ..case };
     let asks = |case: Case, queries| Case { queries, ..case };
     let (get, post, put, delete) = (Method::GET, Method::POST, Method::PUT, Method::DELETE);
     let rejected = Some((401, "code_rejected"));
@@ -161,19 +162,19 @@ pub fn cases(room: &Room) -> Vec<Case> {
             &[&[must("/phone", Word), must("/purpose", Choice)]],
             None,
         ),
-        large(with(
+        with_keys(with(
             case(post.clone(), "/v1/auth/register"),
             sign_in(),
             &[SIGN_IN, DEVICE, keys!("/keys", must), &[may("/pin", Word)]],
             rejected,
         )),
-        large(with(
+        with_keys(with(
             case(post.clone(), "/v1/auth/recover"),
             sign_in(),
             &[SIGN_IN, DEVICE, keys!("/keys", must), BEHIND],
             rejected,
         )),
-        large(with(
+        with_keys(with(
             case(post.clone(), "/v1/auth/login"),
             sign_in(),
             &[SIGN_IN, DEVICE, keys!("/keys", must), BEHIND, &[may("/device_proof", Bytes)]],
@@ -212,7 +213,7 @@ pub fn cases(room: &Room) -> Vec<Case> {
         case(get.clone(), "/v1/auth/export"),
         asks(case(get.clone(), "/v1/auth/trail"), &[("limit", &["0", "201", "-1", "abc", "", "1.5"])]),
         asks(case(get.clone(), "/v1/auth/logins"), &[("limit", &["0", "201", "-1", "abc", "", "1.5"])]),
-        large(with(
+        with_keys(with(
             case(post.clone(), "/v1/auth/links"),
             json!({"device": sign_in()["device"], "keys": sign_in()["keys"]}),
             &[LINK, DEVICE, keys!("/keys", must)],

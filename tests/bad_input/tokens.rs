@@ -117,7 +117,7 @@ fn token_body(token: &str) -> &str {
 
 async fn refused_everywhere(room: &Room, token: &str, what: &str) {
     let rest = Rest::new(&room.node.url).unwrap().with_token(token);
-    for route in ROUTES.iter().filter(|route| !route.open) {
+    for route in ROUTES.iter().filter(|route| route.open.is_none()) {
         let path = route.path.replace("{user_id}", &room.bob.user_id.to_string());
         let path = path
             .replace("{conversation_id}", &room.group.to_string())

@@ -1,13 +1,12 @@
 //! A node's life: who is connected, how it is, and how it takes its leave.
 
-use super::{Admission, Node};
+use super::Node;
 use crate::cluster::{self, Cluster, View};
 use crate::journal::Flush;
 use crate::mailbox::{ask, tell};
 use crate::session::Drain;
 use actix::dev::ToEnvelope;
 use actix::{Actor, Handler, Message};
-use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -16,35 +15,21 @@ use std::time::Duration;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Node {
-    /// Counts a socket that wants to open, unless the node is full.
+    /// Counts a socket that wants to open, unless the node is full. `true`: it may.
     #[must_use]
-    pub fn connection_opened(&self, address: IpAddr) -> Admission {
+    pub fn connection_opened(&self) -> bool {
         let settings = &self.0.settings;
         let before = self.0.connections.fetch_add(1, Ordering::Relaxed);
         if settings.limits.enabled && before >= settings.max_sockets {
             self.0.connections.fetch_sub(1, Ordering::Relaxed);
-            return Admission::NodeFull;
+            return false;
         }
-        let mut addresses = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = addresses.entry(address).or_default();
-        *here += 1;
-        if settings.limits.enabled && *here > settings.max_sockets_per_address {
-            Admission::AddressFull
-        } else {
-            Admission::Open
-        }
+        true
     }
 
     /// A counted socket is gone.
-    pub fn connection_closed(&self, address: IpAddr) {
+    pub fn connection_closed(&self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
-        let mut addresses = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(here) = addresses.get_mut(&address) {
-            *here = here.saturating_sub(1);
-            if *here == 0 {
-                addresses.remove(&address);
-            }
-        }
     }
 
     /// Open sockets.
