@@ -126,6 +126,7 @@ impl Identity {
             failures: self.failure_allowances(&row.phone, address),
             second_factors: Vec::new(),
             address: self.kept_address(address),
+            networks: self.networks(address),
             phone: row.phone,
             most_tries: MOST_TRIES,
             now,

@@ -54,6 +54,7 @@ pub async fn recover(
         }
         let told = devices::add(connection, user, &device, now).await?;
         sign_in::insert_session(connection, user, device.id, &session, now).await?;
+        networks::remember(connection, user, &attempt.networks, now).await?;
         sign_in::tell(connection, &attempt, user, TrailEvent::Recovered { device_id: device.id }).await?;
         Ok::<_, StoreError>(Recovered { answer: SignedIn::Done { user_id: user, ended: Vec::new(), told }, removed })
     })

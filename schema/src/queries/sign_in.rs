@@ -135,6 +135,7 @@ pub async fn register(
         use_up(connection, &attempt).await?;
         let told = devices::add(connection, user, &device, attempt.now).await?;
         insert_session(connection, user, device.id, &session, attempt.now).await?;
+        networks::remember(connection, user, &attempt.networks, attempt.now).await?;
         tell(connection, &attempt, user, TrailEvent::Registered { device_id: device.id }).await?;
         Ok(SignedIn::Done { user_id: user, ended: Vec::new(), told })
     })
@@ -199,6 +200,7 @@ pub async fn login(
             None => (Vec::new(), devices::add(connection, user, &device, attempt.now).await?),
         };
         insert_session(connection, user, device.id, &session, attempt.now).await?;
+        networks::remember(connection, user, &attempt.networks, attempt.now).await?;
         if let Some(Use::BackupCode(_)) = used {
             tell(connection, &attempt, user, TrailEvent::BackupCodeUsed).await?;
         }
@@ -355,6 +357,7 @@ pub async fn sweep(connection: &mut Connection, now: Timestamp) -> Result<usize,
     for statement in [
         "DELETE FROM verifications WHERE expires_at < $1",
         "DELETE FROM allowances WHERE expires_at < $1",
+        "DELETE FROM known_networks WHERE expires_at < $1",
         "DELETE FROM sessions WHERE expires_at < $1",
         "DELETE FROM refresh_tokens WHERE expires_at < $1",
         "DELETE FROM second_factors WHERE enabled_at IS NULL AND expires_at < $1",
