@@ -11,6 +11,7 @@ mod section;
 mod source;
 
 pub mod auth;
+pub mod challenge;
 pub mod cluster;
 pub mod data;
 pub mod dev;
@@ -79,6 +80,8 @@ configuration! {
     auth: auth::Auth;
     /// Rate limits.
     limits: limits::Limits;
+    /// Challenges for strangers who ask for codes.
+    challenge: challenge::Challenge;
     /// Device sockets.
     socket: socket::Socket;
     /// Stopping.
@@ -97,6 +100,7 @@ configuration! {
         "sms.twilio" => sms.twilio;
         "auth" => auth;
         "limits" => limits;
+        "challenge" => challenge;
         "socket" => socket;
         "drain" => drain;
         "log" => log;

@@ -6,6 +6,8 @@
 
 pub mod access_token;
 pub mod backup_code;
+mod captcha;
+mod challenge;
 pub mod changes;
 pub mod code;
 mod deletion;
@@ -48,6 +50,7 @@ use ring::rand::SystemRandom;
 use sotto_protocol::Timestamp;
 use sotto_schema::Store;
 
+use self::challenge::Challenges;
 use self::changes::Changes;
 use self::history::History;
 use self::secret_key::SecretKeys;
@@ -67,6 +70,7 @@ pub struct Identity {
     auth: Auth,
     limits: Limits,
     spending: Spending,
+    challenges: Challenges,
     /// The node's name: the cap on codes is per node.
     node: String,
     random: SystemRandom,
@@ -96,6 +100,7 @@ impl Identity {
             auth: config.auth.clone(),
             limits: config.limits.clone(),
             spending: Spending::new(&config.sms),
+            challenges: Challenges::new(&config.challenge),
             node: node.into(),
             random: SystemRandom::new(),
             sessions: Sessions::default(),

@@ -108,21 +108,26 @@ on_both! {
 
     async fn a_spent_budget_tells_nothing_about_numbers(database) {
         let settings =
-            [TRUST, PUBLIC, ("SOTTO_SMS__BUDGET_PER_HOUR", "4"), ("SOTTO_LIMITS__CODES_PER_NUMBER_PER_HOUR", "10")];
+            [TRUST, PUBLIC, ("SOTTO_SMS__BUDGET_PER_HOUR", "16"), ("SOTTO_LIMITS__CODES_PER_NUMBER_PER_HOUR", "10")];
         let node = TestNode::with(database, &settings).await;
         let alice = register(&node, "alice").await;
-        // No message goes to numbers without an account, and they spend nothing.
-        for number in 0..20 {
-            assert_eq!(limit(&ask(&node, &format!("+4178{number:03}0000"), "login", &address(number)).await), None);
+        // No message goes to numbers without an account, and they spend as much: four units in a range.
+        for (number, purpose) in ["login", "recovery", "second_factor", "device_link"].into_iter().enumerate() {
+            assert_eq!(limit(&ask(&node, "+41785550000", purpose, &address(number)).await), None, "{purpose}");
+            let known = limit(&ask(&node, &alice.phone, purpose, &address(40 + number)).await);
+            // Her registration was the first of her range.
+            assert_eq!(known.as_deref(), (number == 3).then_some("sms_range"), "{purpose}");
         }
-        for (number, purpose) in ["login", "recovery", "second_factor"].into_iter().enumerate() {
-            assert_eq!(limit(&ask(&node, &alice.phone, purpose, &address(40 + number)).await), None, "{purpose}");
-        }
-        let known = ask(&node, &alice.phone, "device_link", &address(50)).await;
-        let unknown = ask(&node, "+41785550000", "device_link", &address(51)).await;
-        assert_eq!(limit(&known).as_deref(), Some("sms_budget"));
-        assert_eq!(limit(&unknown).as_deref(), Some("sms_budget"));
+        let unknown = ask(&node, "+41785550000", "account_deletion", &address(51)).await;
+        assert_eq!(limit(&unknown).as_deref(), Some("sms_range"));
         assert_eq!(messages(&node), 4);
+        // Eight are taken; of the sixteen strangers have fourteen, whichever numbers they ask for.
+        for number in 0..6 {
+            let phone = format!("+4{number}15112345678");
+            assert_eq!(limit(&ask(&node, &phone, "login", &address(60 + number)).await), None, "{number}");
+        }
+        let refused = ask(&node, "+4915112345678", "login", &address(70)).await;
+        assert_eq!(limit(&refused).as_deref(), Some("sms_unknown"));
     }
 }
 

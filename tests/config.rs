@@ -204,6 +204,28 @@ fn twilio_needs_its_credentials() {
 }
 
 #[test]
+fn a_captcha_needs_its_service_over_tls() {
+    let kind = ("SOTTO_CHALLENGE__KIND", "captcha");
+    let (text, _) = refused(from(None, &[kind, ("SOTTO_CHALLENGE__CAPTCHA_SITE_KEY", "x")], &[]));
+    assert!(text.contains("needs challenge.captcha_url, challenge.captcha_secret"), "{text}");
+    assert!(!text.contains("challenge.captcha_site_key"), "{text}");
+    let reachable = |url| {
+        let variables = [
+            ("SOTTO_HTTP__LISTEN", "0.0.0.0:8080"),
+            ("SOTTO_SMS__SENDER", "twilio"),
+            ("SOTTO_SMS__TWILIO__ACCOUNT_SID", "AC1"),
+            ("SOTTO_SMS__TWILIO__AUTH_TOKEN", "hunter2"),
+            ("SOTTO_SMS__TWILIO__FROM", "MG1"),
+            ("SOTTO_CHALLENGE__CAPTCHA_URL", url),
+        ];
+        from(None, &variables, &[])
+    };
+    let (text, _) = refused(reachable("http://captcha.example/verify"));
+    assert!(text.contains("challenge.captcha_url must begin with https://"), "{text}");
+    reachable("https://captcha.example/verify").unwrap();
+}
+
+#[test]
 fn what_is_for_development_stays_on_loopback() {
     let reachable = "0.0.0.0:8080";
     let twilio = |config: &mut Config| {

@@ -62,6 +62,7 @@ async fn traces(node: &TestNode, user: UserId) -> Vec<String> {
         ("reads", "user_id"),
         ("marks", "user_id"),
         ("logins", "user_id"),
+        ("known_networks", "user_id"),
         ("trail", "user_id"),
         ("trail_heads", "user_id"),
         ("second_factors", "user_id"),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sotto::config::Config;
+use sotto::config::challenge::Kind as ChallengeKind;
 use sotto::config::value::Seconds;
 use sotto::error::ApiError;
 use sotto::identity::changes::Changes;
@@ -73,6 +74,9 @@ impl World {
         sotto_schema::migrate(&store).await.unwrap();
         let mut config = Config::default();
         config.auth.resend_delay = Seconds(0);
+        // Everybody is at one address here.
+        config.limits.codes_per_host_per_hour = 1000;
+        config.challenge.kind = ChallengeKind::None;
         change(&mut config);
         let keys = Arc::new(SecretKeys::random().unwrap());
         let told = Arc::new(Told::default());
@@ -94,8 +98,8 @@ impl World {
     }
 
     async fn start(&self, phone: &str, purpose: Purpose) -> Result<VerificationId, ApiError> {
-        let request = VerificationRequest { phone: phone.to_owned(), purpose };
-        Ok(self.identity.start_verification(request, HERE, self.now).await?.verification_id)
+        let request = VerificationRequest::new(phone, purpose);
+        Ok(self.identity.start_verification(request, None, HERE, self.now).await?.verification_id)
     }
 
     pub async fn code(&self, phone: &str, purpose: Purpose) -> (VerificationId, String) {
@@ -308,22 +312,22 @@ in_a_world! {
             world.start(&format!("+155500000{number}"), Purpose::Registration).await.unwrap();
         }
         assert_eq!(status(world.start("+15550000099", Purpose::Registration).await), LIMITED);
-        let request = VerificationRequest { phone: "+15550000099".into(), purpose: Purpose::Registration };
+        let request = VerificationRequest::new("+15550000099", Purpose::Registration);
         let elsewhere = IpAddr::V4(Ipv4Addr::new(192, 0, 3, 7));
-        world.other.start_verification(request, elsewhere, world.now).await.unwrap();
+        world.other.start_verification(request, None, elsewhere, world.now).await.unwrap();
         world.later(3600);
         world.start("+15550000001", Purpose::Registration).await.unwrap();
     }
 
     the_same_number_waits_for_resend_at(world, config => { config.auth.resend_delay = Seconds(60); }) {
-        let request = VerificationRequest { phone: "+15550000001".into(), purpose: Purpose::Registration };
-        let first = world.identity.start_verification(request.clone(), HERE, world.now).await.unwrap();
+        let request = VerificationRequest::new("+15550000001", Purpose::Registration);
+        let first = world.identity.start_verification(request.clone(), None, HERE, world.now).await.unwrap();
         assert_eq!(first.resend_at, world.now.plus(Duration::from_secs(60)));
         assert_eq!(first.expires_at, world.now.plus(Duration::from_secs(600)));
         world.later(59);
-        assert_eq!(status(world.identity.start_verification(request.clone(), HERE, world.now).await), LIMITED);
+        assert_eq!(status(world.identity.start_verification(request.clone(), None, HERE, world.now).await), LIMITED);
         world.later(1);
-        world.identity.start_verification(request, HERE, world.now).await.unwrap();
+        world.identity.start_verification(request, None, HERE, world.now).await.unwrap();
     }
 
     failures_lock_number_and_address_for_a_while(world, config => { config.limits.codes_per_number_per_hour = 10; }) {

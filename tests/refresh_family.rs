@@ -136,8 +136,8 @@ impl World {
     async fn family(&self) -> Tokens {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let phone = format!("+4178{:07}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let request = VerificationRequest { phone: phone.clone(), purpose: Purpose::Registration };
-        let started = self.nodes[0].start_verification(request, HERE, self.begun).await.unwrap();
+        let request = VerificationRequest::new(phone.clone(), Purpose::Registration);
+        let started = self.nodes[0].start_verification(request, None, HERE, self.begun).await.unwrap();
         let outbox = std::fs::read_to_string(self.folder.path().join("outbox")).unwrap();
         let line: serde_json::Value = serde_json::from_str(outbox.lines().last().unwrap()).unwrap();
         assert_eq!(line["to"], phone);

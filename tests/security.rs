@@ -1,5 +1,6 @@
 //! Attacks that were possible once. Each file holds one kind, and fails on the code from before its cure.
 
+mod asking;
 mod flood;
 mod guesses;
 mod owners;

@@ -1,5 +1,6 @@
 //! What can go wrong for a caller of this library.
 
+use sotto_protocol::challenge::Challenge;
 use sotto_protocol::{DeviceId, ErrorCode, MessageId, Problem, UserId};
 
 /// A result of this library.
@@ -89,6 +90,13 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {
         self.problem().map(|problem| problem.code)
+    }
+
+    /// The challenge that must be answered before a code is sent.
+    #[must_use]
+    pub fn challenge(&self) -> Option<Challenge> {
+        let problem = self.problem().filter(|problem| problem.code == ErrorCode::ChallengeRequired)?;
+        serde_json::from_value(problem.more.get("challenge")?.clone()).ok()
     }
 
     /// Whether the code was right and the account asks for a second factor or a PIN beside it, or the one that was shown was not

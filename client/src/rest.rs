@@ -11,6 +11,7 @@ use sotto_protocol::auth::{
     FoundUser, LoginRequest, LookupAnswer, LookupRequest, Me, Purpose, RefreshRequest, RegisterRequest, Tokens,
     Verification, VerificationRequest,
 };
+use sotto_protocol::challenge::{self, Challenge, ChallengeResponse};
 use sotto_protocol::conversation::{
     Conversation, ConversationType, CreateConversation, MemberChange, Page, ReadMessage, ReadUpTo,
 };
@@ -24,6 +25,8 @@ use std::sync::Once;
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Proofs of work that are computed for one code: budgets may fill while one is under way.
+const PROOFS: usize = 2;
 const JSON: &str = "application/json";
 
 /// A client of the REST interface. It holds no state but the address and the token: whoever wants
@@ -114,14 +117,36 @@ impl Rest {
         &self.base
     }
 
-    /// `POST /v1/auth/verifications`: asks for a code.
+    /// `POST /v1/auth/verifications`: asks for a code. A proof of work that the server demands is computed here, on a thread of its
+    /// own, and sent; a captcha is the caller's: see [`Rest::verify_with`].
     ///
     /// # Errors
     /// As every call here: [`Error::Problem`] when the server refuses, [`Error::Transport`] or
     /// [`Error::Timeout`] without an answer, [`Error::Protocol`] for an answer that cannot be read.
     pub async fn verify(&self, phone: &str, purpose: Purpose) -> Result<Verification> {
-        let body = VerificationRequest { phone: phone.to_owned(), purpose };
-        self.post("/v1/auth/verifications", &body).await
+        let mut request = VerificationRequest::new(phone, purpose);
+        for _ in 0..PROOFS {
+            let error = match self.verify_with(&request).await {
+                Ok(verification) => return Ok(verification),
+                Err(error) => error,
+            };
+            let Some(Challenge::ProofOfWork { challenge, difficulty, .. }) = error.challenge() else {
+                return Err(error);
+            };
+            let text = challenge.clone();
+            let solved = tokio::task::spawn_blocking(move || challenge::solve(&text, difficulty)).await;
+            let Some(solution) = solved.ok().flatten() else { return Err(error) };
+            request.challenge_response = Some(ChallengeResponse { challenge: Some(challenge), solution });
+        }
+        self.verify_with(&request).await
+    }
+
+    /// The same with a request of one's own; a challenge is not answered, [`Error::challenge`] gives it.
+    ///
+    /// # Errors
+    /// As [`Rest::verify`].
+    pub async fn verify_with(&self, request: &VerificationRequest) -> Result<Verification> {
+        self.post("/v1/auth/verifications", request).await
     }
 
     /// `POST /v1/auth/register`.

@@ -70,7 +70,8 @@ impl fmt::Debug for SignIn {
 }
 
 impl Client {
-    /// Asks the server to send a code to a number.
+    /// Asks the server to send a code to a number. A signed-in device asks with [`Client::rest`] and [`Rest::verify`] instead: that
+    /// sends its token, and strangers cannot use its budget up.
     ///
     /// # Errors
     /// As the REST calls.

@@ -1,5 +1,6 @@
 //! Bodies of sign-in: verification codes, registration, login, refresh, me.
 
+use crate::challenge::ChallengeResponse;
 use crate::keys::Keys;
 use crate::problem::FieldError;
 use crate::{Binary, DeviceId, Timestamp, UserId, VerificationId, json, limits, text};
@@ -69,6 +70,17 @@ pub struct VerificationRequest {
     pub phone: String,
     /// What the code is for.
     pub purpose: Purpose,
+    /// The answer to a challenge, where one was demanded.
+    #[serde(default, deserialize_with = "json::optional_object", skip_serializing_if = "Option::is_none")]
+    pub challenge_response: Option<ChallengeResponse>,
+}
+
+impl VerificationRequest {
+    /// A request without an answer to a challenge.
+    #[must_use]
+    pub fn new(phone: impl Into<String>, purpose: Purpose) -> Self {
+        Self { phone: phone.into(), purpose, challenge_response: None }
+    }
 }
 
 /// The answer to [`VerificationRequest`].

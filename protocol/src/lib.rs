@@ -6,6 +6,7 @@
 pub mod account;
 pub mod auth;
 pub mod binary;
+pub mod challenge;
 pub mod close;
 pub mod conversation;
 pub mod device_link;

@@ -15,6 +15,7 @@ pub enum ErrorCode {
     Unauthenticated,
     CodeRejected,
     SecondFactorRequired,
+    ChallengeRequired,
     Forbidden,
     Blocked,
     NotFound,
@@ -38,7 +39,7 @@ impl ErrorCode {
     pub const fn status(self) -> u16 {
         match self {
             Self::InvalidFrame | Self::CursorUnknown | Self::UnsupportedVersion => 400,
-            Self::Unauthenticated | Self::CodeRejected | Self::SecondFactorRequired => 401,
+            Self::Unauthenticated | Self::CodeRejected | Self::SecondFactorRequired | Self::ChallengeRequired => 401,
             Self::Forbidden | Self::Blocked => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -63,6 +64,7 @@ impl ErrorCode {
             Self::Unauthenticated => "unauthenticated",
             Self::CodeRejected => "code_rejected",
             Self::SecondFactorRequired => "second_factor_required",
+            Self::ChallengeRequired => "challenge_required",
             Self::Forbidden => "forbidden",
             Self::Blocked => "blocked",
             Self::NotFound => "not_found",
@@ -91,6 +93,7 @@ impl ErrorCode {
             Self::Unauthenticated => "Sign in first",
             Self::CodeRejected => "The code was not accepted",
             Self::SecondFactorRequired => "A second factor is needed",
+            Self::ChallengeRequired => "A challenge must be answered first",
             Self::Forbidden => "Not allowed",
             Self::Blocked => "Not accepted by the receiver",
             Self::NotFound => "Not found",

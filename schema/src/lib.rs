@@ -34,6 +34,7 @@
 
 pub mod account_change;
 pub mod append;
+pub mod asking;
 pub mod device_link;
 mod error;
 mod gather;

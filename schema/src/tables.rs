@@ -478,6 +478,19 @@ table! {
     }
 }
 
+table! {
+    use diesel::sql_types::*;
+    use crate::types::{Moment, Uuid};
+    /// Networks that accounts signed in from, as keyed hashes.
+    known_networks (user_id, network) {
+        user_id -> Uuid,
+        network -> Binary,
+        expires_at -> Moment,
+        created_at -> Moment,
+        updated_at -> Moment,
+    }
+}
+
 allow_tables_to_appear_in_same_query!(
     users,
     devices,

@@ -2,7 +2,7 @@
 
 use sotto_actors::redis::Redis;
 
-use super::{Config, error::Problem, sms::Sender, url::Url};
+use super::{Config, challenge::Kind, error::Problem, sms::Sender, url::Url};
 
 /// Most characters of `auth.totp_issuer`: more would not fit into a QR code that is easy to read.
 const MOST_ISSUER: usize = 50;
@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     cluster(config, &mut problems);
     sms(config, &mut problems);
     auth(config, &mut problems);
+    challenge(config, &mut problems);
     only_for_development(config, &mut problems);
     listeners(config, &mut problems);
     log(config, &mut problems);
@@ -98,6 +99,32 @@ fn sms(config: &Config, problems: &mut Vec<Problem>) {
     let is_web = |url: &Url| url.expose().starts_with("https://") || url.expose().starts_with("http://");
     if !is_web(&twilio.base_url) {
         problems.push(Problem::new("sms.twilio.base_url must begin with https:// (or http://, for a test)"));
+    }
+}
+
+fn challenge(config: &Config, problems: &mut Vec<Problem>) {
+    let challenge = &config.challenge;
+    if challenge.kind == Kind::Captcha {
+        let missing: Vec<&str> = [
+            ("challenge.captcha_url", challenge.captcha_url.is_none()),
+            ("challenge.captcha_secret", challenge.captcha_secret.is_none()),
+            ("challenge.captcha_site_key", challenge.captcha_site_key.is_none()),
+        ]
+        .into_iter()
+        .filter_map(|(key, is_missing)| is_missing.then_some(key))
+        .collect();
+        if !missing.is_empty() {
+            let text = format!("challenge.kind is captcha, which also needs {}", missing.join(", "));
+            let hint = "the secret best comes from a file, by SOTTO_CHALLENGE__CAPTCHA_SECRET_FILE";
+            problems.push(Problem::new(text).hint(hint));
+        }
+    }
+    if let Some(url) = &challenge.captcha_url {
+        let text = url.expose();
+        let may_be_plain = config.allows_development() && text.starts_with("http://");
+        if !text.starts_with("https://") && !may_be_plain {
+            problems.push(Problem::new("challenge.captcha_url must begin with https://: the secret is sent there"));
+        }
     }
 }
 

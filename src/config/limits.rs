@@ -23,19 +23,31 @@ section! {
         /// The span in which failed sign-ins are counted.
         /// `SOTTO_LIMITS__FAILED_SIGN_IN_WINDOW`
         pub failed_sign_in_window: Seconds = Seconds(900), within 1..=86_400;
-        /// Codes sent to one number an hour.
+        /// Codes to one number an hour that strangers may ask for; as many again for each network that its account signed in from in the last 90 days.
         /// `SOTTO_LIMITS__CODES_PER_NUMBER_PER_HOUR`
         pub codes_per_number_per_hour: u32 = 3, within 1..=1_000_000;
-        /// Codes sent to one number a day.
+        /// The same a day.
         /// `SOTTO_LIMITS__CODES_PER_NUMBER_PER_DAY`
         pub codes_per_number_per_day: u32 = 10, within 1..=1_000_000;
-        /// Codes for one block of ten thousand numbers (all but the last four digits the same) an hour. Counted in the database; without it no code is sent.
+        /// Codes an hour that the signed-in devices of an account may ask for, for its own number and the one that it changes to. They count against nothing that strangers can exhaust.
+        /// `SOTTO_LIMITS__CODES_PER_ACCOUNT_PER_HOUR`
+        pub codes_per_account_per_hour: u32 = 6, within 1..=1_000_000;
+        /// The same a day.
+        /// `SOTTO_LIMITS__CODES_PER_ACCOUNT_PER_DAY`
+        pub codes_per_account_per_day: u32 = 20, within 1..=1_000_000;
+        /// Codes for one block of ten thousand numbers (all but the last four digits the same) an hour that strangers may ask for. Counted in the database; without it no code is sent.
         /// `SOTTO_LIMITS__CODES_PER_BLOCK_PER_HOUR`
         pub codes_per_block_per_hour: u32 = 50, within 1..=1_000_000;
-        /// Codes asked for from one network (IPv4 /24, IPv6 /48) an hour.
+        /// Codes asked for from one IPv4 address or IPv6 /64 an hour.
+        /// `SOTTO_LIMITS__CODES_PER_HOST_PER_HOUR`
+        pub codes_per_host_per_hour: u32 = 10, within 1..=1_000_000;
+        /// Codes asked for from one network (IPv4 /24, IPv6 /48) an hour; as many again for numbers whose accounts signed in from there.
         /// `SOTTO_LIMITS__CODES_PER_ADDRESS_PER_HOUR`
         pub codes_per_address_per_hour: u32 = 20, within 1..=1_000_000;
-        /// Codes this node sends an hour to all numbers together, a quarter of them to numbers with an account alone. What they may cost over all nodes is `sms.budget_per_hour`.
+        /// Codes asked for from one wide network (IPv4 /16, IPv6 /32) an hour.
+        /// `SOTTO_LIMITS__CODES_PER_REGION_PER_HOUR`
+        pub codes_per_region_per_hour: u32 = 200, within 1..=1_000_000;
+        /// Codes asked of this node an hour for all numbers together; a quarter is kept for purposes that need an account, an eighth for signed-in devices and known networks. What they may cost over all nodes is `sms.budget_per_hour`.
         /// `SOTTO_LIMITS__CODES_PER_NODE_PER_HOUR`
         pub codes_per_node_per_hour: u32 = 1_000, within 1..=1_000_000;
         /// Devices from one network (IPv4 /24, IPv6 /48) an hour that may ask to be linked to an account. Counted in the database; without it they are refused.

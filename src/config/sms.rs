@@ -37,7 +37,7 @@ section! {
         /// What a message costs by the beginning of its number, as `+41=8`; the longest that fits counts, and 1 where none does. The unit is yours.
         /// `SOTTO_SMS__PRICES`
         pub prices: Vec<Price> = Vec::new();
-        /// Units that text messages may cost in an hour, over all nodes; a quarter of it is kept for numbers with an account, and one range of numbers (the first four digits) takes a quarter at most. Counted in the database; without it no code is sent.
+        /// Units that text messages may cost in an hour, over all nodes, each code that is asked for counted as if it were sent; a quarter of it is kept for purposes that need an account, an eighth for signed-in devices and known networks, which take half at most, and one range of numbers (the first four digits) takes a quarter at most. Counted in the database; without it no code is sent.
         /// `SOTTO_SMS__BUDGET_PER_HOUR`
         pub budget_per_hour: u32 = 1_000, within 4..=20_000;
     }

@@ -52,15 +52,17 @@ fn bearer(request: &HttpRequest) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Sends a code to a number. The same answer whether or not the number has an account.
+/// Sends a code to a number. The same answer whether or not the number has an account. A valid access token is not needed; with one, a
+/// code for the account's own number counts against the account and not against what strangers can exhaust.
 #[utoipa::path(post, path = "/v1/auth/verifications", tag = "auth", request_body = VerificationRequest,
     responses((status = 201, description = "A code is on its way, if one is due", body = Verification)))]
 pub async fn start_verification(
     identity: Data<Identity>,
+    caller: Option<Caller>,
     address: ClientAddress,
     body: Body<VerificationRequest, { limits::MAX_BODY }>,
 ) -> Result<HttpResponse, ApiError> {
-    let verification = identity.start_verification(body.0, address.0, Timestamp::now()).await?;
+    let verification = identity.start_verification(body.0, caller, address.0, Timestamp::now()).await?;
     Ok(HttpResponse::Created().json(verification))
 }
 

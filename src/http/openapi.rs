@@ -60,7 +60,7 @@ struct Document;
 /// The codes that a route has beside those of its kind.
 fn own_codes(method: &str, path: &str) -> &'static [ErrorCode] {
     match (method, path) {
-        ("POST", "/v1/auth/verifications") => &[RateLimited],
+        ("POST", "/v1/auth/verifications") => &[ChallengeRequired, RateLimited],
         ("POST", "/v1/auth/register") => &[CodeRejected, Conflict, RateLimited],
         ("POST", "/v1/auth/recover") => &[CodeRejected, SecondFactorRequired, Conflict, RateLimited],
         ("PUT", "/v1/auth/registration_lock") | ("POST", "/v1/auth/registration_lock/remove") => {

@@ -8,6 +8,21 @@ pub fn network(address: IpAddr) -> IpAddr {
     cut(address, 24, 48)
 }
 
+/// The wide network that codes are counted by beside that: IPv4 /16, IPv6 /32.
+#[must_use]
+pub fn region(address: IpAddr) -> IpAddr {
+    cut(address, 16, 32)
+}
+
+/// The networks that an account is remembered by when it signs in, the narrowest first: IPv4 /24; IPv6 /64 and /48.
+#[must_use]
+pub fn remembered(address: IpAddr) -> Vec<String> {
+    match address.to_canonical() {
+        IpAddr::V4(_) => vec![format!("{}/24", network(address))],
+        IpAddr::V6(_) => vec![format!("{}/64", place(address)), format!("{}/48", network(address))],
+    }
+}
+
 /// The place that failed sign-ins are counted by: one IPv4 address; of IPv6 a /64, which one household has whole.
 #[must_use]
 pub fn place(address: IpAddr) -> IpAddr {
@@ -40,5 +55,9 @@ mod tests {
         assert_eq!(network(address("2001:db8:1:2::3")), address("2001:db8:1::"));
         assert_eq!(place(address("192.0.2.77")), address("192.0.2.77"));
         assert_eq!(place(address("2001:db8:1:2:3::4")), address("2001:db8:1:2::"));
+        assert_eq!(region(address("192.0.2.77")), address("192.0.0.0"));
+        assert_eq!(region(address("2001:db8:1:2::3")), address("2001:db8::"));
+        assert_eq!(remembered(address("::ffff:192.0.2.77")), ["192.0.2.0/24"]);
+        assert_eq!(remembered(address("2001:db8:1:2::3")), ["2001:db8:1:2::/64", "2001:db8:1::/48"]);
     }
 }

@@ -94,6 +94,7 @@ impl Identity {
             counted: self.wrong_code_allowances(prover),
             most_tries: MOST_TRIES,
             address: self.kept_address(prover.address()),
+            networks: self.networks(prover.address()),
             now,
         };
         match self.store.compare_code(guess).await? {

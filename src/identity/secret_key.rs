@@ -96,6 +96,7 @@ pub struct KeySet {
     cluster: PurposeKey,
     code: hmac::Key,
     refresh_token: hmac::Key,
+    challenge: hmac::Key,
     fingerprint: [u8; KEY_LEN],
 }
 
@@ -147,6 +148,7 @@ impl KeySet {
             cluster: purpose("cluster")?,
             code: hmac_key("code")?,
             refresh_token: hmac_key("refresh token")?,
+            challenge: hmac_key("challenge")?,
             fingerprint: purpose("fingerprint")?.0,
         })
     }
@@ -337,6 +339,17 @@ impl SecretKeys {
     pub(super) fn verify_code(&self, message: &[u8], hash: &[u8]) -> bool {
         self.look();
         self.all().fold(false, |found, set| hmac::verify(&set.code, message, hash).is_ok() | found)
+    }
+
+    /// Signs a challenge.
+    pub(super) fn sign_challenge(&self, message: &[u8]) -> hmac::Tag {
+        hmac::sign(&self.active().challenge, message)
+    }
+
+    /// Whether a challenge was signed with any of the keys, as [`SecretKeys::verify_code`] does it.
+    pub(super) fn verify_challenge(&self, message: &[u8], tag: &[u8]) -> bool {
+        self.look();
+        self.all().any(|set| hmac::verify(&set.challenge, message, tag).is_ok())
     }
 
     /// Hashes refresh tokens and derives their successors, by the oldest key: a rotation must not end every session.

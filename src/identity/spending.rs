@@ -1,12 +1,13 @@
 //! What text messages may cost: where they go, what each takes, and how much goes out in an hour.
 //!
-//! Whoever owns numbers at a dear carrier earns by every code that is sent there, and asks for as many as he gets. Against
-//! that stand a bound per block of numbers, since such numbers lie side by side, and a budget over all nodes. Of the budget a
-//! quarter is out of reach for those who have no account, and one range of numbers takes a quarter at most: while somebody
-//! burns the rest, people sign in, and newcomers with other numbers come in too. Against one who has numbers everywhere only
-//! the first helps.
+//! The owner of numbers at an expensive carrier earns by every code that is sent there (SMS pumping). Against that stand a bound per block of numbers, since such numbers lie side by side, and a budget over all nodes. Strangers never
+//! take an eighth of the budget, which is kept for signed-in devices and known networks; for purposes that need no account they
+//! leave a quarter, and in one range of numbers they take a quarter at most: while somebody burns the rest, people sign in, and
+//! newcomers with other numbers come in too. Signed-in devices and known networks take half at most, so that accounts that an
+//! attacker has made do not keep newcomers out.
 //!
-//! All of it is counted in the database and fails closed.
+//! A code for a number without an account is not sent and counts all the same: what is left of a budget must not tell which
+//! numbers have an account. All of it is counted in the database and fails closed.
 
 use std::time::Duration;
 
@@ -22,6 +23,17 @@ const HOUR: Duration = Duration::from_secs(3600);
 const BLOCK_DIGITS: usize = 4;
 /// Characters that name country and operator, as `+4179` or `+1415`.
 const RANGE: usize = 5;
+
+/// The sender of a request, as far as costs are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spender {
+    /// A signed-in device for its account's number, or a network that the number's account signed in from.
+    Owner,
+    /// A signed-in device for the number that its account changes to.
+    Change,
+    /// Every other sender.
+    Stranger,
+}
 
 /// Where messages may go and what they cost.
 pub(super) struct Spending {
@@ -46,25 +58,45 @@ impl Spending {
         covering.max_by_key(|price| price.prefix.reach()).map_or(1, |price| price.units)
     }
 
-    /// What a message counts against when it is sent, and may not be asked for beyond. `range` is the number's, as a
-    /// pseudonym; `node` and `per_node` are the node's name and its own cap on messages.
+    /// The budgets that a request for a code counts against. `range` is the number's, as a pseudonym; `node` and `per_node` are the
+    /// node's name and its own cap.
     pub(super) fn allowances(
         &self,
         phone: &Phone,
         purpose: Purpose,
+        spender: Spender,
         range: Vec<u8>,
         (node, per_node): (&str, u32),
     ) -> Vec<Allowance> {
-        let (cost, quarter) = (self.price(phone), |most: u32| (most / 4).max(1));
-        let hourly = |kind, subject: &[u8], most| Allowance::new(kind, subject, most, HOUR);
-        let mut all =
-            vec![hourly("code_node", node.as_bytes(), per_node), hourly("sms_budget", &[], self.budget).costing(cost)];
-        if !purpose.needs_account() {
-            all.extend([
-                hourly("code_node_strangers", node.as_bytes(), per_node - per_node / 4),
-                hourly("sms_range", &range, quarter(self.budget)).costing(cost),
-                hourly("sms_strangers", &[], self.budget - quarter(self.budget)).costing(cost),
-            ]);
+        let (cost, budget) = (self.price(phone), self.budget);
+        let of_node = |kind, most| Allowance::new(kind, node.as_bytes(), most, HOUR);
+        let of_all = |kind, subject: &[u8], most| Allowance::new(kind, subject, most, HOUR).costing(cost);
+        let quarter = (budget / 4).max(1);
+        let mut all = vec![of_node("code_node", per_node), of_all("sms_budget", &[], budget)];
+        match spender {
+            Spender::Owner | Spender::Change => {
+                all.extend([
+                    of_node("code_node_owners", (per_node / 2).max(1)),
+                    of_all("sms_owners", &[], (budget / 2).max(1)),
+                ]);
+                if spender == Spender::Change {
+                    all.push(of_all("sms_range_changes", &range, quarter));
+                }
+            }
+            Spender::Stranger => {
+                all.extend([
+                    of_node("code_node_unknown", per_node - per_node / 8),
+                    of_all("sms_unknown", &[], budget - (budget / 8).max(1)),
+                    of_all("sms_range", &range, quarter),
+                ]);
+                if !purpose.needs_account() {
+                    all.extend([
+                        of_node("code_node_strangers", per_node - per_node / 4),
+                        of_all("sms_strangers", &[], budget - quarter),
+                    ]);
+                }
+                all = all.into_iter().map(Allowance::guarded).collect();
+            }
         }
         all
     }
@@ -112,20 +144,29 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_is_kept_for_those_who_have_an_account() {
+    fn strangers_leave_a_part_to_owners_and_owners_leave_a_part_to_strangers() {
         let (spending, phone) = (spending(&[], &["+41=8"]), Phone::parse("+41791234567").unwrap());
-        let most = |kind, purpose| {
-            let all = spending.allowances(&phone, purpose, Vec::new(), ("node", 1000));
+        let most = |kind, purpose, spender| {
+            let all = spending.allowances(&phone, purpose, spender, Vec::new(), ("node", 1000));
             let found = all.into_iter().find(|allowance| allowance.kind == kind)?;
-            Some((found.windows[0].0, found.cost))
+            Some((found.windows[0].0, found.cost, found.is_guarded))
         };
         for purpose in Purpose::ALL {
-            let stranger = !purpose.needs_account();
-            assert_eq!(most("sms_budget", purpose), Some((100, 8)), "{purpose:?}");
-            assert_eq!(most("sms_strangers", purpose), stranger.then_some((75, 8)), "{purpose:?}");
-            assert_eq!(most("sms_range", purpose), stranger.then_some((25, 8)), "{purpose:?}");
-            assert_eq!(most("code_node", purpose), Some((1000, 1)), "{purpose:?}");
-            assert_eq!(most("code_node_strangers", purpose), stranger.then_some((750, 1)), "{purpose:?}");
+            let newcomer = !purpose.needs_account();
+            for spender in [Spender::Owner, Spender::Change, Spender::Stranger] {
+                let (is_stranger, is_change) = (spender == Spender::Stranger, spender == Spender::Change);
+                let row = |kind| most(kind, purpose, spender);
+                assert_eq!(row("sms_budget"), Some((100, 8, is_stranger)), "{purpose:?} {spender:?}");
+                assert_eq!(row("code_node"), Some((1000, 1, is_stranger)));
+                assert_eq!(row("sms_unknown"), is_stranger.then_some((88, 8, true)));
+                assert_eq!(row("code_node_unknown"), is_stranger.then_some((875, 1, true)));
+                assert_eq!(row("sms_range"), is_stranger.then_some((25, 8, true)));
+                assert_eq!(row("sms_strangers"), (is_stranger && newcomer).then_some((75, 8, true)));
+                assert_eq!(row("code_node_strangers"), (is_stranger && newcomer).then_some((750, 1, true)));
+                assert_eq!(row("sms_owners"), (!is_stranger).then_some((50, 8, false)));
+                assert_eq!(row("code_node_owners"), (!is_stranger).then_some((500, 1, false)));
+                assert_eq!(row("sms_range_changes"), is_change.then_some((25, 8, false)));
+            }
         }
         assert_eq!(range(&phone), "+4179");
         assert_eq!(block(&phone), "+4179123");

@@ -158,8 +158,16 @@ pub fn cases(room: &Room) -> Vec<Case> {
     vec![
         with(
             case(post.clone(), "/v1/auth/verifications"),
-            json!({"phone": room.carol.phone, "purpose": "login"}),
-            &[&[must("/phone", Word), must("/purpose", Choice)]],
+            json!({
+                "phone": room.carol.phone, "purpose": "login", "challenge_response": {"challenge": "c", "solution": "1"},
+            }),
+            &[&[
+                must("/phone", Word),
+                must("/purpose", Choice),
+                may("/challenge_response", Object),
+                may("/challenge_response/challenge", Text(200)),
+                must("/challenge_response/solution", Text(8192)),
+            ]],
             None,
         ),
         with_keys(with(

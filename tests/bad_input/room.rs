@@ -22,6 +22,7 @@ const CODES: &[(&str, &[u16])] = &[
     ("unauthenticated", &[401]),
     ("code_rejected", &[401]),
     ("second_factor_required", &[401]),
+    ("challenge_required", &[401]),
     ("forbidden", &[403]),
     ("blocked", &[403]),
     ("not_found", &[404]),

@@ -169,6 +169,7 @@ in_a_world! {
         config.limits.codes_per_number_per_hour = 1000;
         config.limits.codes_per_number_per_day = 1000;
         config.limits.codes_per_address_per_hour = 1000;
+        config.limits.codes_per_region_per_hour = 1000;
         config.limits.codes_per_block_per_hour = 1000;
         config.limits.failed_sign_ins = 1000;
     }) {

@@ -39,6 +39,7 @@ pub mod idempotency;
 pub mod keys;
 pub mod logins;
 pub mod meta;
+pub mod networks;
 pub mod nodes;
 pub mod number;
 pub mod own_devices;

@@ -88,9 +88,9 @@ pub async fn compare_code(connection: &mut Connection, guess: CodeGuess) -> Resu
             return Ok(CodeCompared::Limited(reached));
         }
         if is_code(&guess, &row.code_hash) {
-            let CodeGuess { verification_id, most_tries, address, now, .. } = guess;
+            let CodeGuess { verification_id, most_tries, address, networks, now, .. } = guess;
             let phone = row.phone;
-            return Ok(CodeCompared::Right(RightCode { verification_id, phone, most_tries, address, now }));
+            return Ok(CodeCompared::Right(RightCode { verification_id, phone, most_tries, address, networks, now }));
         }
         let attempts_left = tries.fail();
         set_tries(connection, id, &tries, now).await?;

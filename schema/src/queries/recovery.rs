@@ -70,6 +70,7 @@ pub async fn recover(
         }
         let told = devices::add(connection, user, &device, now).await?;
         sign_in::insert_session(connection, user, device.id, &session, now).await?;
+        networks::remember(connection, user, &code.networks, now).await?;
         sign_in::tell(connection, &code, user, TrailEvent::Recovered { device_id: device.id }).await?;
         Ok::<_, StoreError>(Recovered { answer: SignedIn::Done { user_id: user, ended: Vec::new(), told }, removed })
     })

@@ -52,6 +52,7 @@ pub async fn register(
         proofs::use_up(connection, &code).await?;
         let told = devices::add(connection, user, &device, code.now).await?;
         insert_session(connection, user, device.id, &session, code.now).await?;
+        networks::remember(connection, user, &code.networks, code.now).await?;
         tell(connection, &code, user, TrailEvent::Registered { device_id: device.id }).await?;
         Ok(SignedIn::Done { user_id: user, ended: Vec::new(), told })
     })
@@ -120,6 +121,7 @@ pub async fn login(
             None => (Vec::new(), devices::add(connection, user, &device, now).await?),
         };
         insert_session(connection, user, device.id, &session, now).await?;
+        networks::remember(connection, user, &code.networks, now).await?;
         if let Some(Use::BackupCode(_)) = used {
             tell(connection, &code, user, TrailEvent::BackupCodeUsed).await?;
         }
@@ -287,6 +289,7 @@ pub async fn sweep(connection: &mut Connection, now: Timestamp) -> Result<usize,
     for statement in [
         "DELETE FROM verifications WHERE expires_at < $1",
         "DELETE FROM allowances WHERE expires_at < $1",
+        "DELETE FROM known_networks WHERE expires_at < $1",
         "DELETE FROM sessions WHERE expires_at < $1",
         "DELETE FROM refresh_tokens WHERE expires_at < $1",
         "DELETE FROM second_factors WHERE enabled_at IS NULL AND expires_at < $1",

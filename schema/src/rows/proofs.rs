@@ -24,6 +24,8 @@ pub struct CodeGuess {
     pub most_tries: i64,
     /// The address that the trail shows.
     pub address: Option<String>,
+    /// Keyed hashes of its networks, which a successful sign-in stores.
+    pub networks: Vec<Vec<u8>>,
     /// The moment.
     pub now: Timestamp,
 }
@@ -49,6 +51,7 @@ pub struct RightCode {
     pub(crate) phone: String,
     pub(crate) most_tries: i64,
     pub(crate) address: Option<String>,
+    pub(crate) networks: Vec<Vec<u8>>,
     pub(crate) now: Timestamp,
 }
 

@@ -24,6 +24,8 @@ pub struct Allowance {
     pub not_before: Timestamp,
     /// How much one of them takes, at least 1.
     pub cost: u32,
+    /// Whether a challenge is demanded once more than half of it is taken.
+    pub is_guarded: bool,
 }
 
 impl Allowance {
@@ -31,7 +33,7 @@ impl Allowance {
     #[must_use]
     pub fn new(kind: &'static str, subject: impl Into<Vec<u8>>, most: u32, span: Duration) -> Self {
         let not_before = Timestamp::from_micros(i64::MIN);
-        Self { kind, subject: subject.into(), windows: vec![(most, span)], not_before, cost: 1 }
+        Self { kind, subject: subject.into(), windows: vec![(most, span)], not_before, cost: 1, is_guarded: false }
     }
 
     /// One of them takes so much.
@@ -39,6 +41,26 @@ impl Allowance {
     pub fn costing(mut self, cost: u32) -> Self {
         self.cost = cost.max(1);
         self
+    }
+
+    /// Demands a challenge once more than half of it is taken.
+    #[must_use]
+    pub fn guarded(mut self) -> Self {
+        self.is_guarded = true;
+        self
+    }
+
+    /// The part of its fullest window that is taken with one more, in thousandths; 1000 at most.
+    #[must_use]
+    pub fn share(&self, moments: &[Timestamp], now: Timestamp) -> u32 {
+        let shares = self.windows.iter().map(|(most, span)| {
+            let from = now.minus(*span);
+            let recent = moments.iter().filter(|moment| **moment > from && **moment >= self.not_before).count();
+            let taken = u64::try_from(recent).unwrap_or(u64::MAX).saturating_add(u64::from(self.cost));
+            let share = taken.saturating_mul(1000) / u64::from(*most).max(1);
+            u32::try_from(share.min(1000)).unwrap_or(1000)
+        });
+        shares.max().unwrap_or(0)
     }
 
     /// How much so many of them take.

@@ -1,8 +1,9 @@
 //! What a request for a code brings to the store, and what it gets back.
 
 use super::sign_in::{Allowance, Reached};
+use crate::asking::Budgets;
 use sotto_protocol::auth::Purpose;
-use sotto_protocol::{Timestamp, VerificationId};
+use sotto_protocol::{Timestamp, UserId, VerificationId};
 
 /// A request for a code.
 #[derive(Clone, Debug)]
@@ -19,10 +20,16 @@ pub struct NewVerification {
     pub no_code: Vec<u8>,
     /// When the code ends.
     pub expires_at: Timestamp,
-    /// What it counts against.
-    pub asking: Vec<Allowance>,
-    /// What it counts against beside that if the code is sent; it is refused by these alike if it is not.
-    pub sending: Vec<Allowance>,
+    /// The signed-in account that sends the request.
+    pub caller: Option<UserId>,
+    /// Keyed hashes of the request's networks, the narrowest first; at most two.
+    pub networks: Vec<Vec<u8>>,
+    /// The budgets that it counts against, whether or not the code is sent.
+    pub budgets: Budgets,
+    /// Whether challenges are demanded.
+    pub demands: bool,
+    /// The challenge that was answered, as an allowance of one use.
+    pub answer: Option<Allowance>,
 }
 
 /// What became of a request for a code.
@@ -35,4 +42,9 @@ pub enum VerificationStarted {
     },
     /// A limit is reached; nothing was stored.
     Limited(Reached),
+    /// A challenge must be answered first; nothing was stored.
+    Challenged {
+        /// The part of the fullest budget that would be taken, in thousandths.
+        share: u32,
+    },
 }
