@@ -33,6 +33,7 @@
 //! `QueryableByName` (for `sql`) or `Queryable`.
 
 pub mod append;
+mod bucket;
 pub mod device_link;
 mod error;
 mod gather;
