@@ -1,3 +1,4 @@
 //! Attacks that were possible once. Each file holds one kind, and fails on the code from before its cure.
 
 mod fan_out;
+mod signals;
