@@ -13,7 +13,7 @@ pub mod device_link;
 pub mod device_proof;
 mod devices;
 mod directory;
-mod export;
+pub mod export;
 mod guard;
 pub mod history;
 pub mod key_check;
@@ -73,6 +73,7 @@ pub struct Identity {
     hashing: pin::Hashing,
     heard: Mutex<sweep::Heard>,
     history: History,
+    exports: export::Exports,
 }
 
 impl Identity {
@@ -101,6 +102,7 @@ impl Identity {
             hashing: pin::Hashing::default(),
             heard: Mutex::new(sweep::Heard::since(Timestamp::now())),
             history: History::default(),
+            exports: export::Exports::default(),
         }
     }
 
