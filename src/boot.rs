@@ -378,6 +378,8 @@ fn node_settings(config: &Config, node_id: String, keys: &SecretKeys) -> NodeSet
             messages: per(limits.messages_per_minute, 60),
             requests: per(limits.requests_per_minute, 60),
             conversations: per(limits.conversations_per_hour, 3600),
+            read_marks: per(limits.read_marks_per_minute, 60),
+            notices_per_hour: limits.notified_users_per_hour,
         },
         max_sockets: config.http.max_sockets,
         max_sockets_per_user: config.http.max_sockets_per_user,

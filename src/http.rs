@@ -167,7 +167,7 @@ tables! {
         "/v1/users/lookup" signed_in { POST users::lookup }
         "/v1/conversations" signed_in { GET conversations::list, POST conversations::create }
         "/v1/conversations/{conversation_id}" signed_in { GET conversations::show }
-        "/v1/conversations/{conversation_id}/members" signed_in { POST conversations::add_members, DELETE conversations::remove_members }
+        "/v1/conversations/{conversation_id}/members" signed_in { GET conversations::members, POST conversations::add_members, DELETE conversations::remove_members }
         "/v1/conversations/{conversation_id}/messages" signed_in { GET messages::history }
         "/v1/conversations/{conversation_id}/read" signed_in { PUT conversations::mark_read }
         "/v1/messages" signed_in { POST messages::send }

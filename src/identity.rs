@@ -15,7 +15,7 @@ pub mod device_link;
 pub mod device_proof;
 mod devices;
 mod directory;
-mod export;
+pub mod export;
 mod hashing;
 pub mod history;
 pub mod key_check;
@@ -79,6 +79,7 @@ pub struct Identity {
     hashing: hashing::Hashing,
     heard: Mutex<sweep::Heard>,
     history: History,
+    exports: export::Exports,
 }
 
 impl Identity {
@@ -108,6 +109,7 @@ impl Identity {
             hashing: hashing::Hashing::default(),
             heard: Mutex::new(sweep::Heard::since(Timestamp::now())),
             history: History::default(),
+            exports: export::Exports::default(),
         }
     }
 

@@ -195,6 +195,7 @@ const TABLE: &[Row] = &[
     own("GET /v1/conversations", "200", nothing),
     own("POST /v1/conversations", "201", |world| json!({"type": "group", "members": [world.erin.user_id]})),
     of_members("GET /v1/conversations/{conversation_id}", ["not_found", "200", "200", "200"], nothing),
+    of_members("GET /v1/conversations/{conversation_id}/members", ["not_found", "forbidden", "200", "200"], nothing),
     of_members(
         "POST /v1/conversations/{conversation_id}/members",
         ["not_found", "forbidden", "forbidden", "204"],

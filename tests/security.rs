@@ -1,10 +1,13 @@
 //! Attacks that were possible once. Each file holds one kind, and fails on the code from before its cure.
 
 mod asking;
+mod exports;
+mod fan_out;
 mod flood;
 mod guesses;
 mod owners;
 mod proxies;
+mod signals;
 mod unread;
 
 use sotto_schema::{Store, inspect};

@@ -36,6 +36,7 @@ mod fan_out;
 mod messages;
 mod recent;
 mod state;
+mod typing;
 
 pub use messages::{MarksRaised, MembersMoved, ReadUpTo, Send, TypingSignal, Wake};
 
@@ -139,6 +140,7 @@ pub struct Conversation {
     /// What was committed here before the members were known, to be told to other nodes: number and receipt.
     untold: (Seq, i64),
     typing: Option<TypingSignal>,
+    typing_told: typing::Told,
     reads: Vec<PendingRead>,
     used: Instant,
 }
@@ -178,6 +180,7 @@ impl Conversation {
             early: VecDeque::new(),
             untold: (0, 0),
             typing: None,
+            typing_told: typing::Told::default(),
             reads: Vec::new(),
             used: Instant::now(),
         }
@@ -275,7 +278,7 @@ impl Conversation {
                 }
                 self.tell_untold();
                 if let Some(signal) = self.typing.take() {
-                    self.spread_typing(signal);
+                    self.hear_typing(signal, ctx);
                 }
                 for read in std::mem::take(&mut self.reads) {
                     self.read(read, ctx);
@@ -682,7 +685,7 @@ impl Handler<TypingSignal> for Conversation {
 
     fn handle(&mut self, signal: TypingSignal, ctx: &mut Self::Context) {
         if self.state.is_some() {
-            return self.spread_typing(signal);
+            return self.hear_typing(signal, ctx);
         }
         self.typing = Some(signal);
         self.look(ctx);

@@ -20,6 +20,7 @@ pub mod redis;
 pub mod registry;
 mod render;
 pub mod reply;
+mod room;
 pub mod session;
 pub mod socket;
 pub mod socket_driver;

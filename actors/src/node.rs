@@ -489,7 +489,7 @@ impl Node {
     /// Raises a read mark and answers when it is durable.
     ///
     /// # Errors
-    /// 404, 403, 422 `above_last_seq`, `unavailable`.
+    /// 404, 403, 422 `above_last_seq`, 429, `unavailable`.
     pub async fn mark_read(
         &self,
         user: UserId,
@@ -499,6 +499,10 @@ impl Node {
     ) -> Result<(), Problem> {
         if up_to < 0 {
             return Err(Problem::field("/up_to", "out_of_range"));
+        }
+        let decision = self.limits().read_mark(user).await;
+        if !decision.allowed {
+            return Err(decision.refusal("read_marks"));
         }
         let (reply, answer) = oneshot::channel();
         self.tell_conversation(id, ReadUpTo { user, device, up_to, reply }).map_err(|_| busy())?;
@@ -546,7 +550,7 @@ impl Node {
         before: Option<Seq>,
         limit: usize,
     ) -> Result<(Vec<MessageView>, bool), Problem> {
-        if !self.store().was_member(id, user).await.map_err(store_problem)? {
+        if self.store().is_member(id, user).await.map_err(store_problem)?.is_none() {
             return Err(Problem::not_found());
         }
         let backward = after.is_none() && before.is_some();
@@ -596,9 +600,9 @@ impl Node {
                 "devices_changed" => serde_json::from_value::<DevicesChanged>(row.body).ok().map(Event::DevicesChanged),
                 "conversation_changed" => self
                     .store()
-                    .conversation_state(row.object.into())
+                    .shown_conversation(row.object.into(), user)
                     .await?
-                    .and_then(|state| view(&state, user))
+                    .map(view)
                     .map(|conversation| Event::ConversationChanged(ConversationChanged { conversation })),
                 "device_updated" => serde_json::from_value(row.body).ok().map(Event::DeviceUpdated),
                 "phone_changed" => serde_json::from_value(row.body).ok().map(Event::PhoneChanged),

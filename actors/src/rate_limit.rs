@@ -45,6 +45,8 @@ pub enum Subject {
     Requests(UserId),
     /// New conversations of a user.
     Conversations(UserId),
+    /// Read marks of a user.
+    ReadMarks(UserId),
 }
 
 /// So much in so long.
@@ -67,6 +69,10 @@ pub struct LimitSettings {
     pub requests: Limit,
     /// New conversations per user.
     pub conversations: Limit,
+    /// Read marks per user.
+    pub read_marks: Limit,
+    /// Users that a user may notify an hour by changes of groups; counted in the database.
+    pub notices_per_hour: u32,
 }
 
 impl Default for LimitSettings {
@@ -77,6 +83,8 @@ impl Default for LimitSettings {
             messages: Limit { count: 20, window: minute },
             requests: Limit { count: 100, window: minute },
             conversations: Limit { count: 20, window: Duration::from_secs(3600) },
+            read_marks: Limit { count: 300, window: minute },
+            notices_per_hour: 20_000,
         }
     }
 }
@@ -581,6 +589,17 @@ impl Limits {
     /// One new conversation of a user.
     pub async fn conversation(&self, user: UserId) -> Decision {
         self.count(Subject::Conversations(user), self.settings.conversations).await
+    }
+
+    /// One read mark of a user.
+    pub async fn read_mark(&self, user: UserId) -> Decision {
+        self.count(Subject::ReadMarks(user), self.settings.read_marks).await
+    }
+
+    /// How many users a user may notify an hour; none: no limit.
+    #[must_use]
+    pub fn notices_per_hour(&self) -> Option<u32> {
+        self.settings.enabled.then_some(self.settings.notices_per_hour)
     }
 
     /// Gives back what this node has leased and not used, when it ends: others may use it at once.

@@ -141,9 +141,9 @@ pub(crate) fn message_event(message: Message) -> Event {
     Event::NewMessage(message)
 }
 
-/// How many bytes an event has on the wire.
-pub(crate) fn size(event: &Event) -> usize {
-    json(event).len()
+/// How many bytes something has on the wire.
+pub(crate) fn size(value: &impl Serialize) -> usize {
+    json(value).len()
 }
 
 /// Our own types always serialize; should one not, the reader sees an empty object.

@@ -58,7 +58,11 @@ pub struct Session {
     user: UserId,
     node: Node,
     devices: Vec<Attached>,
+    /// What others were told, and when.
     online: bool,
+    online_since: Option<Instant>,
+    /// Whether the devices' activity is looked at in a moment.
+    presence_waits: bool,
 }
 
 /// What a read brought.
@@ -73,7 +77,7 @@ impl Session {
     /// A session without devices yet.
     #[must_use]
     pub const fn new(user: UserId, node: Node) -> Self {
-        Self { user, node, devices: Vec::new(), online: false }
+        Self { user, node, devices: Vec::new(), online: false, online_since: None, presence_waits: false }
     }
 
     fn place_of(&self, connection: SessionId) -> Option<usize> {
@@ -642,13 +646,13 @@ impl Handler<StockIsLow> for Session {
 impl Handler<SetActivity> for Session {
     type Result = ();
 
-    fn handle(&mut self, set: SetActivity, _: &mut Self::Context) {
+    fn handle(&mut self, set: SetActivity, ctx: &mut Self::Context) {
         if let Some(index) = self.place_of(set.connection)
             && let Some(device) = self.devices.get_mut(index)
         {
             device.activity = set.activity;
         }
-        self.presence(false);
+        self.presence_soon(ctx);
     }
 }
 

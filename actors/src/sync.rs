@@ -4,14 +4,19 @@ use crate::bus::event::Event as Told;
 use crate::journal::Marks;
 use crate::node::{Node, store_problem};
 use crate::render;
+use crate::room::Room;
 use crate::session::MarkedElsewhere;
 use sotto_protocol::event::Event;
-use sotto_protocol::limits::MAX_PAGE_BYTES;
 use sotto_protocol::{ConversationId, DeviceId, Problem, Seq, Timestamp, UserId};
 use sotto_schema::append::{AccountMark, DeliveredMark};
 #[cfg(feature = "planted-bugs")]
 use sotto_schema::planted::{self, Bug};
-use sotto_schema::rows::{Arrival, BacklogRow};
+use sotto_schema::rows::{Arrival, BacklogRow, MessageRow};
+
+/// Messages or account events that are read at once.
+const AT_ONCE: usize = 64;
+/// What a receipt takes on the wire, about.
+const RECEIPT_BYTES: usize = 300;
 
 /// What a page held of one conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,23 +53,6 @@ pub struct Page {
     pub has_more: bool,
 }
 
-/// How much room a page has left.
-struct Room {
-    events: usize,
-    bytes: usize,
-}
-
-impl Room {
-    fn take(&mut self, bytes: usize) {
-        self.events = self.events.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
-
-    const fn is_full(&self) -> bool {
-        self.events == 0 || self.bytes == 0
-    }
-}
-
 impl Node {
     /// The oldest events above a device's stored marks, whatever a socket has in flight. Asking twice without an
     /// acknowledgement gives the same again.
@@ -73,7 +61,7 @@ impl Node {
     /// `unavailable` when the database does not answer.
     pub async fn sync_page(&self, user: UserId, device: DeviceId, limit: usize) -> Result<Page, Problem> {
         let mut page = Page::default();
-        let mut room = Room { events: limit, bytes: MAX_PAGE_BYTES };
+        let mut room = Room::of_page(limit);
         let arrival = self.store().arrival(user, device, Timestamp::now()).await.map_err(store_problem)?;
         // A device that is gone has nothing waiting; its next request is refused.
         let Some(Arrival { account_head: head, account_seen: seen, backlog, low }) = arrival else {
@@ -91,20 +79,49 @@ impl Node {
                 page.has_more = true;
                 return Ok(page);
             }
-            let events = self.account_events(user, device, seen, room.events).await.map_err(store_problem)?;
-            page.has_more = events.len() >= room.events && events.last().is_some_and(|(seq, _)| *seq < head);
-            page.covered.account = events.last().map_or(head, |(seq, _)| *seq);
-            for (_, event) in events {
-                if let Some(event) = event {
-                    room.take(render::size(&event));
-                    page.events.push(event);
-                }
-            }
+            self.account_into(&mut page, &mut room, user, device, seen, head).await?;
         }
         if !page.has_more && !room.is_full() {
             page.events.extend(low.into_iter().map(Event::KeysLow));
         }
         Ok(page)
+    }
+
+    /// Account events above `seen`, of which `head` is known to be the newest.
+    async fn account_into(
+        &self,
+        page: &mut Page,
+        room: &mut Room,
+        user: UserId,
+        device: DeviceId,
+        seen: i64,
+        head: i64,
+    ) -> Result<(), Problem> {
+        page.covered.account = seen;
+        loop {
+            let batch = room.items().min(AT_ONCE);
+            let after = page.covered.account;
+            let events = self.account_events(user, device, after, batch).await.map_err(store_problem)?;
+            let is_rest = events.len() < batch;
+            for (seq, event) in events {
+                if let Some(event) = event {
+                    if !room.take(render::size(&event)) {
+                        page.has_more = true;
+                        return Ok(());
+                    }
+                    page.events.push(event);
+                }
+                page.covered.account = seq;
+            }
+            if is_rest {
+                page.covered.account = page.covered.account.max(head);
+                return Ok(());
+            }
+            if room.is_full() {
+                page.has_more = page.covered.account < head;
+                return Ok(());
+            }
+        }
     }
 
     async fn conversation_into(
@@ -122,19 +139,19 @@ impl Node {
             range.last = range.last.max(planted::sent_to(device, id));
         }
         while range.last < row.head {
-            let batch = room.events.min(64);
-            let limit = i64::try_from(batch).unwrap_or(64);
+            let batch = room.items_at_once().min(AT_ONCE);
+            let limit = i64::try_from(batch).unwrap_or(1);
             let messages = self.store().messages(id, user, range.last, row.head, limit).await.map_err(store_problem)?;
             let is_rest = messages.len() < batch;
+            room.has_seen(messages.len(), messages.iter().map(MessageRow::content_size).sum());
             for message in &messages {
-                if room.is_full() {
+                if room.is_full() || message.is_for(device) && !room.take(message.wire_size()) {
                     page.has_more = true;
                     break;
                 }
                 range.last = message.seq;
                 if message.is_for(device) {
                     range.told = true;
-                    room.take(message.wire_size());
                     page.events.push(render::message_event(message.for_device(device, Timestamp::now())));
                 }
             }
@@ -153,12 +170,16 @@ impl Node {
             if room.is_full() {
                 page.has_more = true;
             } else {
-                let limit = i64::try_from(room.events).unwrap_or(i64::MAX);
+                let batch = room.items();
+                let limit = i64::try_from(batch).unwrap_or(i64::MAX);
                 let receipts =
                     self.store().receipts(id, user, device, row.receipts_seen, limit).await.map_err(store_problem)?;
-                let is_rest = receipts.len() < room.events;
+                let mut is_rest = receipts.len() < batch;
                 for receipt in &receipts {
-                    room.take(300);
+                    if !room.take(RECEIPT_BYTES) {
+                        is_rest = false;
+                        break;
+                    }
                     range.receipts = receipt.version;
                     page.events.push(render::receipt(id, receipt));
                 }

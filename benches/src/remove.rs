@@ -87,7 +87,7 @@ async fn owner(shared: &Shared, members: &[Arc<Account>], id: ConversationId, di
     for _ in 0..ATTEMPTS {
         let (target, account) = (shared.targets.pick(dice, None)?, dice.pick(members)?);
         let rest = target.rest.with_token(&account.access_token);
-        match tokio::time::timeout(shared.plan.patience, rest.conversation(id)).await {
+        match tokio::time::timeout(shared.plan.patience, rest.whole_conversation(id)).await {
             Ok(Ok(described)) => {
                 return described
                     .members

@@ -263,12 +263,13 @@ impl Client {
         if let Some((conversation, true)) = known {
             return Ok(conversation);
         }
-        let conversation = self.call(|rest| async move { rest.conversation(conversation).await }).await?;
+        let conversation = self.call(|rest| async move { rest.whole_conversation(conversation).await }).await?;
         self.keep_conversation(conversation.clone()).await?;
         Ok(conversation)
     }
 
-    /// Reads all conversations anew from the server, newest first, and keeps them.
+    /// Reads all conversations anew from the server, newest first, and keeps them. Those of more than 50 members come
+    /// without the others; [`Client::conversation`] gives all of one.
     ///
     /// # Errors
     /// As the REST calls.

@@ -378,7 +378,7 @@ impl Client {
         {
             return Ok(conversation);
         }
-        let conversation = self.call(|rest| async move { rest.conversation(id).await }).await?;
+        let conversation = self.call(|rest| async move { rest.whole_conversation(id).await }).await?;
         self.keep_conversation(conversation.clone()).await?;
         Ok(conversation)
     }

@@ -13,7 +13,7 @@ use sotto_protocol::auth::{
 };
 use sotto_protocol::challenge::{self, Challenge, ChallengeResponse};
 use sotto_protocol::conversation::{
-    Conversation, ConversationType, CreateConversation, MemberChange, Page, ReadMessage, ReadUpTo,
+    Conversation, ConversationType, CreateConversation, Member, MemberChange, Page, ReadMessage, ReadUpTo,
 };
 use sotto_protocol::keys::{KeyCount, Keys, UserKeys};
 use sotto_protocol::message::{Message, OutgoingMessage, Sent};
@@ -58,6 +58,9 @@ pub struct Health {
     #[serde(flatten)]
     pub more: serde_json::Map<String, serde_json::Value>,
 }
+
+/// Members that are asked for at once.
+const MEMBERS_AT_ONCE: u32 = 200;
 
 /// Which part of a conversation's history is wanted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -277,6 +280,46 @@ impl Rest {
     /// As [`Rest::verify`].
     pub async fn conversation(&self, conversation: ConversationId) -> Result<Conversation> {
         self.get(&format!("/v1/conversations/{conversation}")).await
+    }
+
+    /// `GET /v1/conversations/{id}/members`: a page of them.
+    ///
+    /// # Errors
+    /// As [`Rest::verify`].
+    pub async fn members(
+        &self,
+        conversation: ConversationId,
+        after: Option<&str>,
+        limit: Option<u32>,
+    ) -> Result<Page<Member>> {
+        let mut query = Vec::new();
+        query.extend(after.map(|after| format!("after={}", percent_encode(after))));
+        query.extend(limit.map(|limit| format!("limit={limit}")));
+        self.get(&path(&format!("/v1/conversations/{conversation}/members"), &query)).await
+    }
+
+    /// A conversation with all of its members, page by page where it does not name them itself.
+    ///
+    /// # Errors
+    /// As [`Rest::verify`].
+    pub async fn whole_conversation(&self, conversation: ConversationId) -> Result<Conversation> {
+        // The version of the device list is read before the members: should they change meanwhile, it is the older one,
+        // and the server refuses what is sent by it.
+        let mut whole = self.conversation(conversation).await?;
+        if whole.has_all_members() {
+            return Ok(whole);
+        }
+        whole.members.clear();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.members(conversation, after.as_deref(), Some(MEMBERS_AT_ONCE)).await?;
+            whole.members.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                whole.member_count = u32::try_from(whole.members.len()).unwrap_or(u32::MAX);
+                return Ok(whole);
+            }
+        }
     }
 
     /// `POST /v1/conversations/{id}/members`.

@@ -88,8 +88,11 @@ pub struct Conversation {
     /// A group's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Present members.
+    /// Present members: all of them up to 50; in larger conversations the caller alone, and the others come by page.
     pub members: Vec<Member>,
+    /// How many members there are; 0 for a former member.
+    #[serde(default)]
+    pub member_count: u32,
     /// When it was made.
     pub created_at: Timestamp,
     /// Number of its last message.
@@ -100,6 +103,14 @@ pub struct Conversation {
     pub delivered_up_to: Seq,
     /// Version of the device list, for shared ciphertexts.
     pub roster: String,
+}
+
+impl Conversation {
+    /// Whether `members` names all of them.
+    #[must_use]
+    pub fn has_all_members(&self) -> bool {
+        usize::try_from(self.member_count).is_ok_and(|count| self.members.len() >= count)
+    }
 }
 
 /// A present member.

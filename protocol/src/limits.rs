@@ -19,6 +19,8 @@ pub const MAX_JSON_DEPTH: usize = 32;
 pub const MAX_NAME: usize = 100;
 /// Most members of a group.
 pub const MAX_MEMBERS: usize = 1000;
+/// How often a user can be made a member of one conversation: each stay is read whenever one of the user's devices comes.
+pub const MAX_STAYS: usize = 1000;
 /// Most devices of a user.
 pub const MAX_DEVICES: usize = 10;
 /// Most envelopes of a message; above it a shared ciphertext is to be used.
@@ -43,6 +45,10 @@ pub const MAX_KEYS_KEPT: usize = 200;
 pub const MAX_LOOKUP: usize = 100;
 /// Conversations with more members tell receipts to the reader's own devices only.
 pub const MAX_MEMBERS_WITH_RECEIPTS: usize = 50;
+/// Most devices in each list of a `devices_changed`: the newest.
+pub const MAX_DEVICES_TOLD: usize = 100;
+/// Most members that stand in a conversation itself; those of larger ones come by page.
+pub const MAX_MEMBERS_SHOWN: usize = 50;
 /// Messages that one side of a direct conversation may have there before the other wrote or read.
 pub const MAX_UNANSWERED_CONTACT: i64 = 3;
 /// Longest `Idempotency-Key`, in visible ASCII characters.

@@ -35,6 +35,7 @@
 pub mod account_change;
 pub mod append;
 pub mod asking;
+mod bucket;
 pub mod device_link;
 mod error;
 mod gather;

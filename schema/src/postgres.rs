@@ -56,6 +56,13 @@ macro_rules! given_bytes {
     };
 }
 
+// Locks the rows of a query; several in the order that the query says.
+macro_rules! lock {
+    () => {
+        " FOR NO KEY UPDATE"
+    };
+}
+
 // Locks the rows of a query as far as nobody else holds them.
 macro_rules! skip_locked {
     () => {

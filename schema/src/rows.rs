@@ -2,6 +2,7 @@
 
 pub mod deletions;
 pub mod device_link;
+mod devices_change;
 pub mod export;
 pub mod keys;
 pub mod logins;
@@ -18,6 +19,9 @@ pub mod sign_in;
 pub mod trail;
 pub mod verifications;
 
+pub use devices_change::DevicesChange;
+
+use self::sign_in::Reached;
 use crate::types::{Json, Moment, Octets, Uuid, Word};
 use bytes::Bytes;
 use diesel::QueryableByName;
@@ -28,19 +32,6 @@ use sotto_protocol::message::{Kind, Message, Sender};
 use sotto_protocol::{ConversationId, DeviceId, MessageId, Seq, Timestamp, UserId};
 
 pub mod idempotency;
-
-/// A change of a user's devices, to be told to him and his contacts.
-#[derive(Clone, Debug)]
-pub struct DevicesChange {
-    /// Whose devices.
-    pub user_id: UserId,
-    /// New devices.
-    pub added: Vec<DeviceId>,
-    /// Devices that are gone.
-    pub removed: Vec<DeviceId>,
-    /// Devices that registered anew.
-    pub identity_changed: Vec<DeviceId>,
-}
 
 /// What waits for a device that has come.
 #[derive(Clone, Debug)]
@@ -272,6 +263,42 @@ pub struct ConversationState {
     pub devices: Vec<MemberDeviceRow>,
 }
 
+/// A present member, as other members see him.
+#[derive(Clone, Debug, QueryableByName)]
+#[allow(missing_docs)]
+pub struct ShownMember {
+    #[diesel(sql_type = Uuid)]
+    pub user_id: UserId,
+    #[diesel(sql_type = Word)]
+    pub role: Role,
+    #[diesel(sql_type = Moment)]
+    pub joined_at: Timestamp,
+    #[diesel(sql_type = BigInt)]
+    pub read_up_to: Seq,
+    /// The lowest mark of his devices; 0 without devices.
+    #[diesel(sql_type = BigInt)]
+    pub delivered_up_to: Seq,
+}
+
+/// A conversation as one who is or was a member sees it.
+#[derive(Clone, Debug)]
+pub struct ShownConversation {
+    /// Itself and its head.
+    pub conversation: ConversationRow,
+    /// Where his interval has ended, if he is no member any more.
+    pub left_at: Option<Seq>,
+    /// How far he has read.
+    pub read_up_to: Seq,
+    /// The lowest mark of his devices; 0 for a former member.
+    pub delivered_up_to: Seq,
+    /// How many members there are; 0 for a former member, who does not see them.
+    pub member_count: i64,
+    /// The device versions of all members together.
+    pub device_versions: i64,
+    /// All members of a small conversation, of a larger one only himself.
+    pub members: Vec<ShownMember>,
+}
+
 /// One receipt of a conversation: a device's delivered mark, or (without a device) a read mark.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
 #[allow(missing_docs)]
@@ -312,6 +339,22 @@ impl NewConversation {
     }
 }
 
+/// What became of a conversation to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It is there.
+    Done {
+        /// The conversation.
+        id: ConversationId,
+        /// Whether it is new; else the pair had it.
+        is_new: bool,
+    },
+    /// One of the users does not exist.
+    NoSuchUser,
+    /// The creator has notified too many users.
+    Limited(Reached),
+}
+
 /// Two users as one text, the lower id first.
 fn pair(members: &[UserId]) -> Option<String> {
     let low = members.iter().min()?;
@@ -341,6 +384,10 @@ pub enum MembersChanged {
     NoSuchMember,
     /// The group would have too many members.
     TooMany,
+    /// One of the users to add was a member of this group too often.
+    TooOften,
+    /// The caller has notified too many users.
+    Limited(Reached),
     /// Everything was as wanted already.
     Nothing,
     /// Changed.

@@ -17,6 +17,12 @@ section! {
         /// Conversations a user may begin an hour.
         /// `SOTTO_LIMITS__CONVERSATIONS_PER_HOUR`
         pub conversations_per_hour: u32 = 20, within 1..=1_000_000;
+        /// Read marks a user may set a minute, over socket and REST together.
+        /// `SOTTO_LIMITS__READ_MARKS_PER_MINUTE`
+        pub read_marks_per_minute: u32 = 300, within 1..=1_000_000;
+        /// Users that one user may notify an hour by new groups, by changes of members, and by a new registration id (`PUT /v1/keys`): each notice is a write into another user's log. A bucket that fills evenly; a change that notifies more than the whole limit takes all of it. Leaving a group, signing in and removing devices are not counted. Counted in the database; without it these changes are not possible.
+        /// `SOTTO_LIMITS__NOTIFIED_USERS_PER_HOUR`
+        pub notified_users_per_hour: u32 = 20_000, within 1..=1_000_000;
         /// Wrong codes from one network that is not signed in (IPv4 address, IPv6 /64), and again as many from the devices of one account, within `limits.failed_sign_in_window`. Counted in the database; without it codes are refused.
         /// `SOTTO_LIMITS__FAILED_SIGN_INS`
         pub failed_sign_ins: u32 = 5, within 1..=1_000_000;

@@ -1,7 +1,7 @@
 //! An account as a whole: its number, its deletion, and what the server knows of it.
 
 use actix_web::HttpResponse;
-use actix_web::http::header;
+use actix_web::http::header::{self, ContentType};
 use actix_web::web::{Data, Json};
 use sotto_protocol::account::AccountDeletion;
 use sotto_protocol::auth::{ChangePhone, MeUser};
@@ -14,7 +14,7 @@ use super::auth::Caller;
 use super::body::Body;
 use super::nothing;
 use crate::error::ApiError;
-use crate::identity::Identity;
+use crate::identity::{Identity, export};
 
 /// Gives the caller's account the number that a code was sent to. Needs the second factor where there is one, or else the PIN of
 /// the registration lock or a code of the present number.
@@ -61,9 +61,10 @@ pub async fn cancel(identity: Data<Identity>, caller: Caller) -> Result<HttpResp
 #[utoipa::path(get, path = "/v1/auth/export", tag = "auth",
     responses((status = 200, description = "Everything but what `not_included` names", body = Export)))]
 pub async fn export(identity: Data<Identity>, caller: Caller) -> Result<HttpResponse, ApiError> {
-    let export = identity.export(&caller, Timestamp::now()).await?;
+    let document = export::export(identity.into_inner(), caller, Timestamp::now()).await?;
     let mut answer = HttpResponse::Ok();
+    answer.content_type(ContentType::json());
     answer.insert_header((header::CONTENT_DISPOSITION, "attachment; filename=\"sotto-export.json\""));
     answer.insert_header((header::CACHE_CONTROL, "no-store"));
-    Ok(answer.json(export))
+    Ok(answer.streaming(document))
 }

@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::web::{Path, ReqData, ThinData};
 use actix_web::{HttpRequest, HttpResponse, web};
-use sotto_protocol::conversation::{Conversation, CreateConversation, MemberChange, Page, ReadUpTo};
+use sotto_protocol::conversation::{Conversation, CreateConversation, Member, MemberChange, Page, ReadUpTo};
 use sotto_protocol::{ConversationId, FieldError, Problem, limits};
 
 use super::auth::Caller;
@@ -41,7 +41,7 @@ pub async fn create(
     once(services.node.store(), device, "POST /v1/conversations", key, &body.0, work).await
 }
 
-/// The caller's conversations, newest first.
+/// The caller's conversations, newest first; a page ends at 1 MiB.
 #[utoipa::path(get, path = "/v1/conversations", tag = "conversations",
     params(
         ("after" = Option<String>, Query, description = "`next` of the page before"),
@@ -56,11 +56,7 @@ pub async fn list(
     let query = Query::of(&request)?;
     let limit = query.number("limit", 1..=MAX_PAGE)?.unwrap_or(PAGE);
     let after = query.text("after")?.map(|cursor| services.cursors.read_list(caller.user_id, cursor)).transpose()?;
-    // One more than asked for tells whether there is a next page.
-    let wanted = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut items = services.node.list_conversations(caller.user_id, caller.device_id, after, wanted).await?;
-    let has_more = items.len() > limit;
-    items.truncate(limit);
+    let (items, has_more) = services.node.list_conversations(caller.user_id, caller.device_id, after, limit).await?;
     let last = items.last().filter(|_| has_more);
     let next = last.map(|last| services.cursors.list(caller.user_id, last.conversation_id));
     Ok(web::Json(Page { items, next }))
@@ -76,6 +72,29 @@ pub async fn show(
     id: Path<ConversationId>,
 ) -> Result<web::Json<Conversation>, ApiError> {
     Ok(web::Json(services.node.conversation(caller.user_id, caller.device_id, *id).await?))
+}
+
+/// The members of a conversation, in the order of their ids.
+#[utoipa::path(get, path = "/v1/conversations/{conversation_id}/members", tag = "conversations",
+    params(
+        ("conversation_id" = ConversationId, Path),
+        ("after" = Option<String>, Query, description = "`next` of the page before"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "50 unless given"),
+    ),
+    responses((status = 200, description = "A page", body = Page<Member>)))]
+pub async fn members(
+    caller: ReqData<Caller>,
+    services: ThinData<Services>,
+    id: Path<ConversationId>,
+    request: HttpRequest,
+) -> Result<web::Json<Page<Member>>, ApiError> {
+    let query = Query::of(&request)?;
+    let limit = query.number("limit", 1..=MAX_PAGE)?.unwrap_or(PAGE);
+    let (user, cursors) = (caller.user_id, &services.cursors);
+    let after = query.text("after")?.map(|cursor| cursors.read_members(user, *id, cursor)).transpose()?;
+    let (items, has_more) = services.node.members(user, *id, after, limit).await?;
+    let next = items.last().filter(|_| has_more).map(|last| cursors.members(user, *id, last.user_id));
+    Ok(web::Json(Page { items, next }))
 }
 
 /// Adds members to a group. Owner and admins may.

@@ -30,6 +30,8 @@ const SYNC: u8 = 1;
 const LIST: u8 = 2;
 /// First byte of a cursor in a history of sign-ins.
 const LOGIN: u8 = 3;
+/// First byte of a cursor in a list of members.
+const MEMBER: u8 = 4;
 /// In a range's first byte, beside the length of the shared part of the id: it holds messages for the device.
 const TOLD: u8 = 1 << 5;
 /// Longest body of a cursor that is not longer than the contract allows.
@@ -86,6 +88,25 @@ impl Cursors {
         let body = self.open(&[user.as_bytes()], cursor).ok_or_else(unknown)?;
         match body.split_first() {
             Some((&LIST, id)) => Uuid::from_slice(id).map(ConversationId).map_err(|_| unknown()),
+            _ => Err(unknown()),
+        }
+    }
+
+    /// The cursor behind a member of a conversation, for one who lists them.
+    #[must_use]
+    pub fn members(&self, user: UserId, conversation: ConversationId, after: UserId) -> String {
+        let body = [&[MEMBER], after.as_bytes().as_slice()].concat();
+        self.seal(&[user.as_bytes(), conversation.as_bytes()], body)
+    }
+
+    /// The member behind whom a list goes on.
+    ///
+    /// # Errors
+    /// `cursor_unknown` when the cursor was not made here, for another user or for another conversation.
+    pub fn read_members(&self, user: UserId, conversation: ConversationId, cursor: &str) -> Result<UserId, Problem> {
+        let body = self.open(&[user.as_bytes(), conversation.as_bytes()], cursor).ok_or_else(unknown)?;
+        match body.split_first() {
+            Some((&MEMBER, id)) => Uuid::from_slice(id).map(UserId).map_err(|_| unknown()),
             _ => Err(unknown()),
         }
     }

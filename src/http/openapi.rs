@@ -37,7 +37,7 @@ use super::{ADMIN_ROUTES, ROUTES, Route, SHARED_ROUTES};
         super::keys::put, super::keys::count, super::keys::of_user,
         super::users::lookup,
         super::conversations::create, super::conversations::list, super::conversations::show,
-        super::conversations::add_members, super::conversations::remove_members, super::conversations::mark_read,
+        super::conversations::members, super::conversations::add_members, super::conversations::remove_members, super::conversations::mark_read,
         super::messages::send, super::messages::history, super::messages::mark_read,
         super::sync::read, super::sync::ack, super::upgrade_needed,
         super::health::health, super::health::livez, super::health::readyz, super::metrics::metrics, openapi,

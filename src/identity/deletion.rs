@@ -105,7 +105,7 @@ impl Identity {
             }
             for group in left.groups {
                 // Whoever is told looks at the account's log, and nodes at the wake that was written with it.
-                self.store.change_members(group, user_id, MemberChange::Remove(vec![user_id]), now).await?;
+                self.store.change_members(group, user_id, MemberChange::Remove(vec![user_id]), None, now).await?;
             }
             for direct in left.directs {
                 self.store.leave_direct(direct, user_id, now).await?;

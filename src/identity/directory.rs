@@ -23,7 +23,8 @@ impl Identity {
     /// Stores what the caller's device publishes, all or nothing.
     ///
     /// # Errors
-    /// 422 with pointers; 409 when `suite`, `identity_key` or `signing_key` is another than the stored one.
+    /// 422 with pointers; 409 when `suite`, `identity_key` or `signing_key` is another than the stored one; 429 when a new
+    /// registration id would notify too many users.
     pub async fn put_keys(&self, caller: &Caller, keys: Keys, now: Timestamp) -> Result<(), ApiError> {
         let stored = self.store.device_keys(caller.device_id).await?.ok_or_else(unauthenticated)?;
         let is_other = |given: &Option<Binary>, stored: Option<&[u8]>| {
@@ -43,13 +44,15 @@ impl Identity {
         };
         key_check::part("", &keys, &signer, stored.registration_id).map_err(Problem::invalid)?;
         let expires_at = now.plus(SIGNED_PREKEY_LIFE);
-        match self.store.upload_keys(caller.user_id, caller.device_id, keys, expires_at, now).await? {
+        let notices = self.limits.enabled.then_some(self.limits.notified_users_per_hour);
+        match self.store.upload_keys(caller.user_id, caller.device_id, keys, expires_at, notices, now).await? {
             KeysStored::Done { told } => {
                 if !told.is_empty() {
                     self.changes.devices_changed(caller.user_id, &told);
                 }
                 Ok(())
             }
+            KeysStored::Limited(reached) => Err(ApiError::limited(&reached)),
             KeysStored::NoDevice => Err(unauthenticated()),
         }
     }

@@ -266,6 +266,10 @@ pub fn cases(room: &Room) -> Vec<Case> {
             nowhere,
         ),
         case(get.clone(), "/v1/conversations/{conversation_id}"),
+        asks(
+            case(get.clone(), "/v1/conversations/{conversation_id}/members"),
+            &[("limit", &["0", "201", "-1", "abc", "501", "", "1.5"])],
+        ),
         with(case(post.clone(), "/v1/conversations/{conversation_id}/members"), users.clone(), &[change], nowhere),
         with(case(delete, "/v1/conversations/{conversation_id}/members"), users, &[change], nowhere),
         asks(

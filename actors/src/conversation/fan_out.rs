@@ -1,11 +1,9 @@
 //! Who is told of what has happened in a conversation, as far as they are here.
 
-use super::{Conversation, TypingSignal, Wake};
+use super::{Conversation, Wake};
 use crate::directory::Directory;
 use crate::mailbox::tell;
 use crate::session::{Deliver, Delivery, ReceiptsMoved, Session};
-use bytes::Bytes;
-use sotto_protocol::frame::{Frame, Typing};
 use sotto_protocol::{Seq, UserId};
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
@@ -114,25 +112,5 @@ impl Conversation {
                 self.node.repair_conversation(self.id);
             }
         }
-    }
-
-    pub(super) fn spread_typing(&self, signal: TypingSignal) {
-        let Some(state) = &self.state else {
-            return;
-        };
-        if !state.members.contains_key(&signal.sender.user_id) {
-            return;
-        }
-        let frame = Frame::new(
-            "typing",
-            Typing {
-                conversation_id: self.id,
-                state: signal.state,
-                user_id: Some(signal.sender.user_id),
-                device_id: Some(signal.sender.device_id),
-            },
-        );
-        let members: Vec<UserId> = state.members.keys().copied().collect();
-        self.node.whisper(&members, &Bytes::from(frame.to_text()), Some(signal.sender.device_id));
     }
 }

@@ -3,9 +3,14 @@
 use super::{Node, store_problem};
 use crate::bus::event::Event;
 use crate::conversation::{self, MembersMoved};
+use crate::render;
+use crate::room::Room;
+use serde_json::json;
 use sotto_protocol::conversation::{Conversation as ConversationView, ConversationType, CreateConversation, Member};
 use sotto_protocol::{ConversationId, DeviceId, ErrorCode, Problem, Timestamp, UserId, limits, text};
-use sotto_schema::rows::{ConversationState, MemberChange, MembersChanged, NewConversation};
+use sotto_schema::rows::sign_in::Reached;
+use sotto_schema::rows::{Created, MemberChange, MembersChanged, NewConversation, ShownConversation, ShownMember};
+use uuid::Uuid;
 
 impl Node {
     /// Makes a conversation, or finds the direct one that the pair has: `false`.
@@ -56,9 +61,12 @@ impl Node {
         if !decision.allowed {
             return Err(decision.refusal("conversations"));
         }
-        let made = self.store().create_conversation(new, Timestamp::now()).await.map_err(store_problem)?;
-        let Some((id, is_new)) = made else {
-            return Err(Problem::not_found());
+        let notices = self.limits().notices_per_hour();
+        let made = self.store().create_conversation(new, notices, Timestamp::now()).await.map_err(store_problem)?;
+        let (id, is_new) = match made {
+            Created::Done { id, is_new } => (id, is_new),
+            Created::NoSuchUser => return Err(Problem::not_found()),
+            Created::Limited(reached) => return Err(limited(&reached)),
         };
         if is_new {
             self.account_moved(&members).await;
@@ -76,11 +84,12 @@ impl Node {
         _device: DeviceId,
         id: ConversationId,
     ) -> Result<ConversationView, Problem> {
-        let state = self.store().conversation_state(id).await.map_err(store_problem)?;
-        state.and_then(|state| view(&state, user)).ok_or_else(Problem::not_found)
+        let shown = self.store().shown_conversation(id, user).await.map_err(store_problem)?;
+        shown.map(view).ok_or_else(Problem::not_found)
     }
 
-    /// A user's conversations, newest first, before one of them.
+    /// A page of a user's conversations, newest first, before one of them; `true` if more follow. It ends at 1 MiB, but
+    /// never below one.
     ///
     /// # Errors
     /// `unavailable`.
@@ -89,18 +98,48 @@ impl Node {
         user: UserId,
         device: DeviceId,
         before: Option<ConversationId>,
-        limit: i64,
-    ) -> Result<Vec<ConversationView>, Problem> {
-        let ids = self.store().list_conversations(user, before, limit).await.map_err(store_problem)?;
-        let mut views = Vec::with_capacity(ids.len());
-        for id in ids {
+        limit: usize,
+    ) -> Result<(Vec<ConversationView>, bool), Problem> {
+        // One more than asked for tells whether there is a next page.
+        let wanted = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
+        let ids = self.store().list_conversations(user, before, wanted).await.map_err(store_problem)?;
+        let more = ids.len() > limit;
+        let (mut views, mut room) = (Vec::new(), Room::of_page(limit));
+        for id in ids.into_iter().take(limit) {
             match self.conversation(user, device, id).await {
-                Ok(view) => views.push(view),
+                Ok(view) if room.take(render::size(&view)) => views.push(view),
+                Ok(_) => return Ok((views, true)),
                 Err(problem) if problem.code == ErrorCode::NotFound => {}
                 Err(problem) => return Err(problem),
             }
         }
-        Ok(views)
+        Ok((views, more))
+    }
+
+    /// A page of a conversation's members in the order of their ids, after one of them; `true` if more follow.
+    ///
+    /// # Errors
+    /// 404 when the caller never was a member, 403 when he is none any more, `unavailable`.
+    pub async fn members(
+        &self,
+        user: UserId,
+        id: ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<(Vec<Member>, bool), Problem> {
+        match self.store().is_member(id, user).await.map_err(store_problem)? {
+            Some(true) => {}
+            Some(false) => {
+                return Err(Problem::new(ErrorCode::Forbidden, "you are no longer a member of this conversation"));
+            }
+            None => return Err(Problem::not_found()),
+        }
+        let after = after.unwrap_or(UserId(Uuid::nil()));
+        let wanted = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
+        let mut rows = self.store().members_after(id, after, wanted).await.map_err(store_problem)?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        Ok((rows.into_iter().map(member).collect(), more))
     }
 
     /// Adds members to a group.
@@ -120,7 +159,9 @@ impl Node {
     }
 
     async fn change_members(&self, user: UserId, id: ConversationId, change: MemberChange) -> Result<(), Problem> {
-        let changed = self.store().change_members(id, user, change, Timestamp::now()).await.map_err(store_problem)?;
+        let notices = self.limits().notices_per_hour();
+        let changed = self.store().change_members(id, user, change, notices, Timestamp::now());
+        let changed = changed.await.map_err(store_problem)?;
         match changed {
             MembersChanged::Done { seq, told } => {
                 self.bus().tell(|| told.clone(), || Event::Members(id, seq));
@@ -131,10 +172,15 @@ impl Node {
                 Ok(())
             }
             MembersChanged::Nothing => Ok(()),
+            MembersChanged::Limited(reached) => Err(limited(&reached)),
             MembersChanged::NotFound | MembersChanged::NoSuchUser | MembersChanged::NoSuchMember => {
                 Err(Problem::not_found())
             }
             MembersChanged::Forbidden => Err(Problem::new(ErrorCode::Forbidden, "your role does not allow this here")),
+            MembersChanged::TooOften => Err(Problem::new(
+                ErrorCode::LimitReached,
+                format!("a user can be added to a group {} times", limits::MAX_STAYS),
+            )),
             MembersChanged::TooMany => Err(Problem::new(
                 ErrorCode::LimitReached,
                 format!("a group has at most {} members", limits::MAX_MEMBERS),
@@ -156,40 +202,40 @@ fn distinct(mut users: Vec<UserId>) -> Result<Vec<UserId>, Problem> {
     Ok(users)
 }
 
-/// A conversation as a user sees it; `None`: he never was a member.
-pub(super) fn view(state: &ConversationState, user: UserId) -> Option<ConversationView> {
-    let own = state.members.iter().filter(|row| row.user_id == user).max_by_key(|row| row.from_seq)?;
-    let is_member = own.to_seq.is_none();
-    let lowest = |user: UserId| {
-        state.devices.iter().filter(|device| device.user_id == user).map(|device| device.delivered_up_to).min()
-    };
-    let present = state.members.iter().filter(|row| row.to_seq.is_none());
-    let device_versions = present.clone().map(|row| row.device_version).sum();
-    // A former member sees neither who is there now nor how far they are, nor whether that changes.
-    let members = present
-        .filter(|_| is_member)
-        .map(|row| Member {
-            user_id: row.user_id,
-            role: row.role,
-            joined_at: row.joined_at,
-            read_up_to: row.read_up_to,
-            delivered_up_to: lowest(row.user_id).unwrap_or(0),
-        })
-        .collect();
-    let conversation = &state.conversation;
-    Some(ConversationView {
+/// The refusal of a change that would notify too many users.
+fn limited(reached: &Reached) -> Problem {
+    let limit = json!({ "name": reached.kind, "quota": reached.most, "window": reached.span.as_secs() });
+    Problem::rate_limited(u64::try_from(reached.wait.as_millis()).unwrap_or(u64::MAX)).with("limit", limit)
+}
+
+/// A conversation on the wire. A former member sees neither who is there now nor how far they are, nor whether that
+/// changes.
+pub(super) fn view(shown: ShownConversation) -> ConversationView {
+    let conversation = shown.conversation;
+    ConversationView {
         conversation_id: conversation.id,
         kind: conversation.kind,
-        name: conversation.name.clone(),
-        members,
+        name: conversation.name,
+        members: shown.members.into_iter().map(member).collect(),
+        member_count: u32::try_from(shown.member_count).unwrap_or(u32::MAX),
         created_at: conversation.created_at,
-        last_seq: own.to_seq.unwrap_or(conversation.last_seq),
-        read_up_to: own.read_up_to,
-        delivered_up_to: lowest(user).unwrap_or(0),
-        roster: if is_member {
-            conversation::roster(conversation.membership_version, device_versions)
+        last_seq: shown.left_at.unwrap_or(conversation.last_seq),
+        read_up_to: shown.read_up_to,
+        delivered_up_to: shown.delivered_up_to,
+        roster: if shown.left_at.is_none() {
+            conversation::roster(conversation.membership_version, shown.device_versions)
         } else {
             String::new()
         },
-    })
+    }
+}
+
+fn member(shown: ShownMember) -> Member {
+    Member {
+        user_id: shown.user_id,
+        role: shown.role,
+        joined_at: shown.joined_at,
+        read_up_to: shown.read_up_to,
+        delivered_up_to: shown.delivered_up_to,
+    }
 }

@@ -72,12 +72,13 @@ impl Node {
     }
 
     async fn account_moved_here(&self, users: &[UserId]) {
-        for user in users {
-            if self.sessions().get(user).is_some()
-                && let Ok(Some(head)) = self.store().account_head(*user).await
-            {
-                self.account_head_moved(*user, head);
-            }
+        let here: Vec<UserId> = users.iter().copied().filter(|user| self.sessions().get(user).is_some()).collect();
+        if here.is_empty() {
+            return;
+        }
+        // What is not read here the sweep tells.
+        for (user, head) in self.store().account_heads(here).await.unwrap_or_default() {
+            self.account_head_moved(user, head);
         }
     }
 

@@ -126,6 +126,7 @@ fn invocation(prefix: &str, asks: &[(Subject, Limit, Ask)], time: Option<u64>) -
             Subject::Messages(user) => ("messages", user),
             Subject::Requests(user) => ("requests", user),
             Subject::Conversations(user) => ("conversations", user),
+            Subject::ReadMarks(user) => ("read_marks", user),
         };
         call.key(format!("{prefix}{kind}:{user}"));
         call.arg(ask.id.as_simple().to_string()).arg(ask.portion).arg(limit.count).arg(millis(limit.window));

@@ -1,11 +1,31 @@
 //! Who is there: told to the other side of direct conversations, never stored.
 
 use super::Session;
+use actix::{AsyncContext, Context};
 use bytes::Bytes;
 use sotto_protocol::frame::{Activity, Availability, Frame, Presence};
 use sotto_protocol::{Timestamp, UserId};
+use std::time::{Duration, Instant};
+
+/// What active and idle devices make of a user's presence is told at most this often.
+const NEWS_EVERY: Duration = Duration::from_secs(1);
 
 impl Session {
+    /// A device has become active or idle. Others are told at once, but at most once in a while whatever the devices do: each
+    /// time all of them are looked up and told.
+    pub(super) fn presence_soon(&mut self, ctx: &mut Context<Self>) {
+        let wait = self.online_since.map_or(Duration::ZERO, |since| NEWS_EVERY.saturating_sub(since.elapsed()));
+        if wait.is_zero() {
+            return self.presence(false);
+        }
+        if !std::mem::replace(&mut self.presence_waits, true) {
+            ctx.run_later(wait, |session, _| {
+                session.presence_waits = false;
+                session.presence(false);
+            });
+        }
+    }
+
     /// Tells the other side of direct conversations when the user comes or goes; a device that has just arrived
     /// hears who is there.
     pub(super) fn presence(&mut self, arrived: bool) {
@@ -15,6 +35,9 @@ impl Session {
             return;
         }
         self.online = online;
+        if changed {
+            self.online_since = Some(Instant::now());
+        }
         let (node, user) = (self.node.clone(), self.user);
         let news = changed.then(|| presence_of(user, online));
         tokio::task::spawn_local(async move {

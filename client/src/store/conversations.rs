@@ -27,7 +27,8 @@ impl Tx<'_> {
         .transpose()
     }
 
-    /// Keeps a conversation as the server shows it to `me`.
+    /// Keeps a conversation as the server shows it to `me`. One that does not name all of its members is to be fetched
+    /// before the next message there.
     pub(crate) fn put_conversation(&mut self, conversation: &Conversation, me: UserId) -> Result<()> {
         let name = conversation.conversation_id.to_string();
         let other = match conversation.kind {
@@ -43,7 +44,7 @@ impl Tx<'_> {
                 conversations::conversation_id.eq(&name),
                 conversations::other_user.eq(other.map(|user| user.to_string())),
                 conversations::content.eq(sealed),
-                conversations::fresh.eq(true),
+                conversations::fresh.eq(conversation.has_all_members()),
             ))
             .execute(self.connection)?;
         self.raise_read_mark(conversation.conversation_id, conversation.read_up_to)

@@ -1,4 +1,14 @@
 //! The log per user of what changed around him: devices and conversations (rule D12).
+//!
+//! A log holds at most one event about a subject, so that nobody can fill the logs of others by changing something again and
+//! again. A newer event takes a number above all others and the place of the older one. What a device sees by that depends
+//! on its cursor:
+//! - below the older event: the newer one alone, which says all that the older one said (the present state, or for changes
+//!   of devices both changes as one);
+//! - between the two: the newer one, which may repeat what the device knows and so changes nothing;
+//! - a device that is reading just now sees one of the two, and is woken for the newer one.
+//!
+//! What all devices of a user have acknowledged is not repeated to any.
 
 use super::*;
 use crate::rows::{AccountEventRow, DevicesChange};
@@ -7,6 +17,7 @@ use diesel::sql_types::{BigInt, Text};
 use diesel_async::RunQueryDsl;
 use serde_json::{Value, json};
 use sotto_protocol::{ConversationId, Timestamp, UserId};
+use std::collections::HashMap;
 
 #[derive(diesel::QueryableByName)]
 struct UserRow {
@@ -15,60 +26,135 @@ struct UserRow {
 }
 
 #[derive(diesel::QueryableByName)]
-struct SeqRow {
+struct CountRow {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+#[derive(diesel::QueryableByName)]
+struct HeadRow {
+    #[diesel(sql_type = Uuid)]
+    user_id: UserId,
     #[diesel(sql_type = BigInt)]
     seq: i64,
 }
 
-/// Appends one event to a user's log, in the caller's transaction, and returns its number.
-pub async fn append(
-    connection: &mut Connection,
-    user: UserId,
+#[derive(diesel::QueryableByName)]
+struct PendingRow {
+    #[diesel(sql_type = Uuid)]
+    user_id: UserId,
+    #[diesel(sql_type = Json)]
+    body: Value,
+}
+
+/// What an event is about: there is at most one of a kind and object in a user's log.
+struct Subject {
     kind: &'static str,
     object: uuid::Uuid,
+}
+
+/// Users as rows of `given_rows!`.
+pub fn given(users: &[UserId]) -> Value {
+    users.iter().map(|user| json!({ "user": hex(user.0) })).collect()
+}
+
+/// Writes one event about a subject into the logs of all these users, in the caller's transaction, and returns where each
+/// log ends then. It replaces what the log had about the subject, and gets a new number: a device that has seen the old
+/// event sees the subject once more, one that has not sees only the new event (rule D12). A user of `bodies` gets that
+/// body, the others get `body`.
+///
+/// The users' rows must be locked by [`lock_users`]. A fixed number of statements, however many users there are.
+async fn put(
+    connection: &mut Connection,
+    users: &[UserId],
+    subject: &Subject,
     body: &Value,
+    bodies: &HashMap<UserId, Value>,
     now: Timestamp,
-) -> Result<i64, StoreError> {
-    let numbered: SeqRow = sql("UPDATE users SET account_seq = account_seq + 1, updated_at = $2 \
-         WHERE id = $1 RETURNING account_seq AS seq")
-    .bind::<Uuid, _>(user)
+) -> Result<Vec<(UserId, i64)>, StoreError> {
+    let numbered: Vec<HeadRow> = sql(concat!(
+        "UPDATE users SET account_seq = account_seq + 1, updated_at = $2 WHERE id IN (SELECT ",
+        given_uuid!("user"),
+        " ",
+        given_rows!(),
+        ") RETURNING id AS user_id, account_seq AS seq"
+    ))
+    .bind::<Json, _>(given(users))
     .bind::<Moment, _>(now)
-    .get_result(connection)
+    .load(connection)
     .await?;
-    sql("INSERT INTO account_events (user_id, seq, kind, object, body, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $6)")
-    .bind::<Uuid, _>(user)
-    .bind::<BigInt, _>(numbered.seq)
-    .bind::<Text, _>(kind)
-    .bind::<Uuid, _>(object)
+    let rows: Value = users
+        .iter()
+        .map(|user| match bodies.get(user) {
+            Some(own) => json!({ "user": hex(user.0), "body": own }),
+            None => json!({ "user": hex(user.0) }),
+        })
+        .collect();
+    sql(concat!(
+        "INSERT INTO account_events (user_id, seq, kind, object, body, created_at, updated_at) \
+         SELECT u.id, u.account_seq, $2, $3, COALESCE(given.value->'body', $4), $5, $5 ",
+        given_rows!(),
+        " JOIN users u ON u.id = ",
+        given_uuid!("user"),
+        // SQLite takes ON for a part of the join otherwise.
+        " WHERE true ON CONFLICT (user_id, kind, object) DO UPDATE SET seq = excluded.seq, body = excluded.body, \
+          created_at = excluded.created_at, updated_at = excluded.updated_at"
+    ))
+    .bind::<Json, _>(rows)
+    .bind::<Text, _>(subject.kind)
+    .bind::<Uuid, _>(subject.object)
     .bind::<Json, _>(body)
     .bind::<Moment, _>(now)
     .execute(connection)
     .await?;
-    Ok(numbered.seq)
+    let mut heads: Vec<(UserId, i64)> = numbered.into_iter().map(|row| (row.user_id, row.seq)).collect();
+    heads.sort_unstable();
+    Ok(heads)
 }
 
-/// Tells a change of a user's devices to himself and to all who share a conversation with him, in
-/// the caller's transaction: one event each, in id order so that two changes cannot deadlock, and
-/// the wake that makes every node look. Raises the user's device version. Returns who was told.
+/// Locks the rows of users until the transaction ends, in the order of their ids, so that two changes cannot deadlock.
+async fn lock_users(connection: &mut Connection, users: &[UserId]) -> Result<(), StoreError> {
+    sql(concat!(
+        "SELECT u.id FROM users u WHERE u.id IN (SELECT ",
+        given_uuid!("user"),
+        " ",
+        given_rows!(),
+        ") ORDER BY u.id",
+        lock!()
+    ))
+    .bind::<Json, _>(given(users))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Who hears of a change of a user's devices: himself and all who share a conversation with him, in id order.
+pub async fn hearers(connection: &mut Connection, user: UserId) -> Result<Vec<UserId>, StoreError> {
+    let mut users = contacts(connection, user).await?;
+    users.push(user);
+    users.sort_unstable();
+    users.dedup();
+    Ok(users)
+}
+
+/// Tells a change of a user's devices to those who hear of it, in the caller's transaction, with the wake that makes every
+/// node look. Raises the user's device version. Returns who was told.
 pub async fn append_devices_changed(
     connection: &mut Connection,
     change: &DevicesChange,
     now: Timestamp,
 ) -> Result<Vec<UserId>, StoreError> {
-    let mut told: Vec<UserId> = sql("SELECT DISTINCT other.user_id AS user_id \
-         FROM memberships mine JOIN memberships other \
-           ON other.conversation_id = mine.conversation_id AND other.to_seq IS NULL \
-         WHERE mine.user_id = $1 AND mine.to_seq IS NULL")
-    .bind::<Uuid, _>(change.user_id)
-    .load::<UserRow>(connection)
-    .await?
-    .into_iter()
-    .map(|row| row.user_id)
-    .collect();
-    told.push(change.user_id);
-    told.sort_unstable();
-    told.dedup();
+    let told = hearers(connection, change.user_id).await?;
+    tell_devices_changed(connection, change, told, now).await
+}
+
+/// The same to users who were looked up by [`hearers`] in this transaction.
+pub async fn tell_devices_changed(
+    connection: &mut Connection,
+    change: &DevicesChange,
+    told: Vec<UserId>,
+    now: Timestamp,
+) -> Result<Vec<UserId>, StoreError> {
     // A device that has registered anew is another one to whoever has compared its key.
     for device in &change.identity_changed {
         sql("UPDATE devices SET verified_by = NULL, verified_at = NULL WHERE id = $1")
@@ -76,30 +162,45 @@ pub async fn append_devices_changed(
             .execute(connection)
             .await?;
     }
-    let body = json!({
-        "user_id": change.user_id,
-        "added": change.added,
-        "removed": change.removed,
-        "identity_changed": change.identity_changed,
-    });
-    let mut heads = Vec::with_capacity(told.len());
-    for user in &told {
-        // In id order with the others' rows, never first.
-        if *user == change.user_id {
-            sql("UPDATE users SET device_version = device_version + 1 WHERE id = $1")
-                .bind::<Uuid, _>(change.user_id)
-                .execute(connection)
-                .await?;
-        }
-        let seq = append(connection, *user, "devices_changed", change.user_id.0, &body, now).await?;
-        heads.push((*user, seq));
-    }
+    lock_users(connection, &told).await?;
+    sql("UPDATE users SET device_version = device_version + 1 WHERE id = $1")
+        .bind::<Uuid, _>(change.user_id)
+        .execute(connection)
+        .await?;
+    let subject = Subject { kind: "devices_changed", object: change.user_id.0 };
+    let pending = pending(connection, &told, &subject).await?;
+    let bodies = pending
+        .into_iter()
+        .filter_map(|row| Some((row.user_id, change.after(&DevicesChange::from_body(row.body)?).to_body())))
+        .collect();
+    let heads = put(connection, &told, &subject, &change.to_body(), &bodies, now).await?;
     wakes::write(connection, &crate::append::Wake::of_users(heads)).await?;
     Ok(told)
 }
 
+/// What the logs of users hold about a subject that one of their devices has not acknowledged yet.
+async fn pending(
+    connection: &mut Connection,
+    users: &[UserId],
+    subject: &Subject,
+) -> Result<Vec<PendingRow>, StoreError> {
+    Ok(sql(concat!(
+        "SELECT e.user_id, e.body ",
+        given_rows!(),
+        " JOIN account_events e ON e.user_id = ",
+        given_uuid!("user"),
+        " WHERE e.kind = $2 AND e.object = $3 \
+          AND EXISTS (SELECT 1 FROM devices d WHERE d.user_id = e.user_id AND d.account_seen < e.seq)"
+    ))
+    .bind::<Json, _>(given(users))
+    .bind::<Text, _>(subject.kind)
+    .bind::<Uuid, _>(subject.object)
+    .load(connection)
+    .await?)
+}
+
 /// Tells something about a user's account or one of its devices to his own devices, in the caller's transaction, with the
-/// wake that makes every node look. An older untold event of this kind about the same object is replaced.
+/// wake that makes every node look. An older event of this kind about the same object is replaced.
 pub async fn append_own(
     connection: &mut Connection,
     user: UserId,
@@ -108,18 +209,12 @@ pub async fn append_own(
     body: &Value,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    sql("DELETE FROM account_events WHERE user_id = $1 AND kind = $2 AND object = $3")
-        .bind::<Uuid, _>(user)
-        .bind::<Text, _>(kind)
-        .bind::<Uuid, _>(object)
-        .execute(connection)
-        .await?;
-    let seq = append(connection, user, kind, object, body, now).await?;
-    wakes::write(connection, &crate::append::Wake::of_users(vec![(user, seq)])).await
+    let heads = put(connection, &[user], &Subject { kind, object }, body, &HashMap::new(), now).await?;
+    wakes::write(connection, &crate::append::Wake::of_users(heads)).await
 }
 
-/// Tells a change of a conversation to users, in the caller's transaction. An older untold event of
-/// the same conversation is replaced, so that at most one per conversation waits for a device.
+/// Tells a change of a conversation to users, in the caller's transaction, and returns where each log ends then. An older
+/// event of the same conversation is replaced.
 pub async fn append_conversation_changed(
     connection: &mut Connection,
     conversation: ConversationId,
@@ -129,19 +224,10 @@ pub async fn append_conversation_changed(
     let mut users = users.to_vec();
     users.sort_unstable();
     users.dedup();
-    let mut heads = Vec::with_capacity(users.len());
-    for user in users {
-        sql("DELETE FROM account_events \
-             WHERE user_id = $1 AND kind = 'conversation_changed' AND object = $2")
-        .bind::<Uuid, _>(user)
-        .bind::<Uuid, _>(conversation)
-        .execute(connection)
-        .await?;
-        let body = json!({ "conversation_id": conversation });
-        let seq = append(connection, user, "conversation_changed", conversation.0, &body, now).await?;
-        heads.push((user, seq));
-    }
-    Ok(heads)
+    lock_users(connection, &users).await?;
+    let subject = Subject { kind: "conversation_changed", object: conversation.0 };
+    let body = json!({ "conversation_id": conversation });
+    put(connection, &users, &subject, &body, &HashMap::new(), now).await
 }
 
 /// A user's events after a number, oldest first.
@@ -160,15 +246,27 @@ pub async fn after(
     .await?)
 }
 
-/// The number of a user's newest event; `None`: no such user.
-pub async fn head(connection: &mut Connection, user: UserId) -> Result<Option<i64>, StoreError> {
-    use diesel::OptionalExtension;
-    let row: Option<SeqRow> = sql("SELECT account_seq AS seq FROM users WHERE id = $1")
+/// The numbers of users' newest events.
+pub async fn heads(connection: &mut Connection, users: Vec<UserId>) -> Result<Vec<(UserId, i64)>, StoreError> {
+    let rows: Vec<HeadRow> = sql(concat!(
+        "SELECT u.id AS user_id, u.account_seq AS seq ",
+        given_rows!(),
+        " JOIN users u ON u.id = ",
+        given_uuid!("user")
+    ))
+    .bind::<Json, _>(given(&users))
+    .load(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.user_id, row.seq)).collect())
+}
+
+/// How many events a user's log holds.
+pub async fn count(connection: &mut Connection, user: UserId) -> Result<i64, StoreError> {
+    let row: CountRow = sql("SELECT COUNT(*) AS count FROM account_events WHERE user_id = $1")
         .bind::<Uuid, _>(user)
         .get_result(connection)
-        .await
-        .optional()?;
-    Ok(row.map(|row| row.seq))
+        .await?;
+    Ok(row.count)
 }
 
 /// Everybody who shares a conversation with a user at present.

@@ -15,10 +15,6 @@ use sotto_protocol::keys::KeyCount;
 use sotto_protocol::{DeviceId, Timestamp, UserId};
 use std::collections::HashMap;
 
-fn hex(id: uuid::Uuid) -> String {
-    id.simple().to_string()
-}
-
 #[derive(QueryableByName)]
 struct NameRow {
     #[diesel(sql_type = Uuid)]

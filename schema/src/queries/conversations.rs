@@ -3,17 +3,16 @@
 use super::*;
 use crate::append::Wake;
 use crate::rows::{
-    ConversationRow, ConversationState, MemberChange, MemberDeviceRow, MemberRow, MembersChanged, MessageRow,
-    NewConversation,
+    ConversationRow, ConversationState, Created, MemberDeviceRow, MemberRow, MessageRow, NewConversation,
+    ShownConversation, ShownMember,
 };
-use crate::types::{Json, Moment, Uuid, Word};
+use crate::types::{Moment, Uuid, Word};
 use diesel::QueryableByName;
 use diesel::result::OptionalExtension;
 use diesel::sql_types::{BigInt, Nullable, Text};
 use diesel_async::RunQueryDsl;
-use serde_json::json;
-use sotto_protocol::conversation::{ConversationType, Role};
-use sotto_protocol::message::{Kind, MembershipEvent};
+use sotto_protocol::conversation::ConversationType;
+use sotto_protocol::limits::MAX_MEMBERS_SHOWN;
 use sotto_protocol::{ConversationId, MessageId, Seq, Timestamp, UserId};
 
 #[derive(QueryableByName)]
@@ -30,23 +29,21 @@ struct HomeRow {
     seq: Seq,
 }
 
-/// Makes a conversation with its members, or finds the direct one that the pair has already.
-/// `Ok(None)`: one of the users does not exist.
+/// Makes a conversation with its members, or finds the direct one that the pair has already. All members are notified,
+/// at the cost of the creator's notices.
 pub async fn create(
     connection: &mut Connection,
     new: NewConversation,
+    notices_per_hour: Option<u32>,
     now: Timestamp,
-) -> Result<Option<(ConversationId, bool)>, StoreError> {
+) -> Result<Created, StoreError> {
     transaction!(connection, |connection| {
-        for member in &new.members {
-            let found: Option<IdRow> = sql("SELECT id FROM users WHERE id = $1")
-                .bind::<Uuid, _>(member)
-                .get_result(connection)
-                .await
-                .optional()?;
-            if found.is_none() {
-                return Ok(None);
-            }
+        if !members::all_exist(connection, &new.members).await? {
+            return Ok(Created::NoSuchUser);
+        }
+        let count = new.members.len();
+        if let Some(reached) = notices::take(connection, new.creator, count, notices_per_hour, now).await? {
+            return Ok(Created::Limited(reached));
         }
         let id = ConversationId::ordered();
         let made = sql("INSERT INTO conversations \
@@ -65,7 +62,7 @@ pub async fn create(
                 .bind::<Nullable<Text>, _>(new.direct_pair())
                 .get_result(connection)
                 .await?;
-            return Ok(Some((existing.id.into(), false)));
+            return Ok(Created::Done { id: existing.id.into(), is_new: false });
         }
         for text in [
             "INSERT INTO heads (conversation_id, created_at, updated_at) VALUES ($1, $2, $2)",
@@ -73,35 +70,12 @@ pub async fn create(
         ] {
             sql(text).bind::<Uuid, _>(id).bind::<Moment, _>(now).execute(connection).await?;
         }
-        for member in &new.members {
-            let owns = *member == new.creator && new.kind == ConversationType::Group;
-            let role = if owns { Role::Owner } else { Role::Member };
-            insert_member(connection, id, *member, 1, role, now).await?;
-        }
+        let owner = (new.kind == ConversationType::Group).then_some(new.creator);
+        members::insert(connection, id, &new.members, 1, owner, now).await?;
         let heads = account_log::append_conversation_changed(connection, id, &new.members, now).await?;
         wakes::write(connection, &Wake::of_users(heads)).await?;
-        Ok(Some((id, true)))
+        Ok(Created::Done { id, is_new: true })
     })
-}
-
-async fn insert_member(
-    connection: &mut Connection,
-    conversation: ConversationId,
-    user: UserId,
-    from_seq: Seq,
-    role: Role,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    sql("INSERT INTO memberships (conversation_id, user_id, from_seq, role, joined_at, \
-         created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $5, $5)")
-    .bind::<Uuid, _>(conversation)
-    .bind::<Uuid, _>(user)
-    .bind::<BigInt, _>(from_seq)
-    .bind::<Word, _>(role)
-    .bind::<Moment, _>(now)
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// The direct conversation of a pair.
@@ -115,7 +89,7 @@ pub async fn direct(connection: &mut Connection, pair: String) -> Result<Option<
 }
 
 /// A conversation with its head.
-async fn row(connection: &mut Connection, id: ConversationId) -> Result<Option<ConversationRow>, StoreError> {
+pub async fn row(connection: &mut Connection, id: ConversationId) -> Result<Option<ConversationRow>, StoreError> {
     Ok(sql("SELECT c.id, c.kind, c.name, c.created_at, h.last_seq, h.floor_seq, \
                 h.membership_version, r.version AS receipts_version \
          FROM conversations c JOIN heads h ON h.conversation_id = c.id \
@@ -126,7 +100,8 @@ async fn row(connection: &mut Connection, id: ConversationId) -> Result<Option<C
     .optional()?)
 }
 
-async fn members(connection: &mut Connection, id: ConversationId) -> Result<Vec<MemberRow>, StoreError> {
+/// The intervals of all who are or were members.
+pub async fn members(connection: &mut Connection, id: ConversationId) -> Result<Vec<MemberRow>, StoreError> {
     Ok(sql("SELECT m.user_id, m.from_seq, m.to_seq, m.role, m.first_sent_seq, m.joined_at, \
                 u.device_version, COALESCE(r.read_up_to, 0) AS read_up_to \
          FROM memberships m JOIN users u ON u.id = m.user_id \
@@ -156,6 +131,124 @@ pub async fn state(connection: &mut Connection, id: ConversationId) -> Result<Op
     Ok(Some(ConversationState { conversation, members, devices }))
 }
 
+macro_rules! shown_members {
+    ($rest:literal) => {
+        concat!(
+            "SELECT m.user_id, m.role, m.joined_at, COALESCE(r.read_up_to, 0) AS read_up_to, \
+                COALESCE((SELECT MIN(COALESCE(k.delivered_up_to, m.from_seq - 1)) FROM devices d \
+                    LEFT JOIN marks k ON k.conversation_id = m.conversation_id AND k.device_id = d.id \
+                    WHERE d.user_id = m.user_id), 0) AS delivered_up_to \
+             FROM memberships m \
+             LEFT JOIN reads r ON r.conversation_id = m.conversation_id AND r.user_id = m.user_id \
+             WHERE m.conversation_id = $1 AND m.to_seq IS NULL",
+            $rest
+        )
+    };
+}
+
+#[derive(QueryableByName)]
+struct OwnRow {
+    #[diesel(sql_type = Nullable<BigInt>)]
+    to_seq: Option<Seq>,
+    #[diesel(sql_type = BigInt)]
+    read_up_to: Seq,
+}
+
+#[derive(QueryableByName)]
+struct TotalRow {
+    #[diesel(sql_type = BigInt)]
+    members: i64,
+    #[diesel(sql_type = BigInt)]
+    device_versions: i64,
+}
+
+/// A conversation as a user sees it; `None`: he never was a member. Members of a larger conversation are not read one by
+/// one, but for himself.
+pub async fn shown(
+    connection: &mut Connection,
+    id: ConversationId,
+    user: UserId,
+) -> Result<Option<ShownConversation>, StoreError> {
+    let own: Option<OwnRow> = sql("SELECT m.to_seq, COALESCE(r.read_up_to, 0) AS read_up_to FROM memberships m \
+         LEFT JOIN reads r ON r.conversation_id = m.conversation_id AND r.user_id = m.user_id \
+         WHERE m.conversation_id = $1 AND m.user_id = $2 ORDER BY m.from_seq DESC LIMIT 1")
+    .bind::<Uuid, _>(id)
+    .bind::<Uuid, _>(user)
+    .get_result(connection)
+    .await
+    .optional()?;
+    let Some(own) = own else {
+        return Ok(None);
+    };
+    // The version is read before the members, as in `state`.
+    let Some(conversation) = row(connection, id).await? else {
+        return Ok(None);
+    };
+    let mut shown = ShownConversation {
+        conversation,
+        left_at: own.to_seq,
+        read_up_to: own.read_up_to,
+        delivered_up_to: 0,
+        member_count: 0,
+        device_versions: 0,
+        members: Vec::new(),
+    };
+    if own.to_seq.is_some() {
+        return Ok(Some(shown));
+    }
+    let total: TotalRow = sql("SELECT COUNT(*) AS members, CAST(COALESCE(SUM(u.device_version), 0) AS bigint) \
+            AS device_versions \
+         FROM memberships m JOIN users u ON u.id = m.user_id WHERE m.conversation_id = $1 AND m.to_seq IS NULL")
+    .bind::<Uuid, _>(id)
+    .get_result(connection)
+    .await?;
+    (shown.member_count, shown.device_versions) = (total.members, total.device_versions);
+    let most = i64::try_from(MAX_MEMBERS_SHOWN).unwrap_or(i64::MAX);
+    shown.members = if total.members <= most {
+        sql(shown_members!(" ORDER BY m.from_seq, m.user_id LIMIT $2"))
+            .bind::<Uuid, _>(id)
+            .bind::<BigInt, _>(most)
+            .load(connection)
+            .await?
+    } else {
+        sql(shown_members!(" AND m.user_id = $2")).bind::<Uuid, _>(id).bind::<Uuid, _>(user).load(connection).await?
+    };
+    let himself = shown.members.iter().find(|member| member.user_id == user);
+    shown.delivered_up_to = himself.map_or(0, |member| member.delivered_up_to);
+    Ok(Some(shown))
+}
+
+/// Members of a conversation in the order of their ids, after one of them.
+pub async fn members_after(
+    connection: &mut Connection,
+    id: ConversationId,
+    after: UserId,
+    limit: i64,
+) -> Result<Vec<ShownMember>, StoreError> {
+    Ok(sql(shown_members!(" AND m.user_id > $2 ORDER BY m.user_id LIMIT $3"))
+        .bind::<Uuid, _>(id)
+        .bind::<Uuid, _>(after)
+        .bind::<BigInt, _>(limit)
+        .load(connection)
+        .await?)
+}
+
+/// Whether a user is a member at present; `None`: he never was one.
+pub async fn is_member(
+    connection: &mut Connection,
+    id: ConversationId,
+    user: UserId,
+) -> Result<Option<bool>, StoreError> {
+    let row: Option<OwnRow> = sql("SELECT to_seq, from_seq AS read_up_to FROM memberships \
+         WHERE conversation_id = $1 AND user_id = $2 ORDER BY from_seq DESC LIMIT 1")
+    .bind::<Uuid, _>(id)
+    .bind::<Uuid, _>(user)
+    .get_result(connection)
+    .await
+    .optional()?;
+    Ok(row.map(|row| row.to_seq.is_none()))
+}
+
 /// The conversations of a user, newest first, before one of them.
 pub async fn list(
     connection: &mut Connection,
@@ -173,151 +266,6 @@ pub async fn list(
     .load(connection)
     .await?;
     Ok(rows.into_iter().map(|row| row.id.into()).collect())
-}
-
-/// Adds or removes members: entry of the log, intervals, version and news in one transaction. What
-/// the caller may do is decided here, under the lock.
-pub async fn change_members(
-    connection: &mut Connection,
-    id: ConversationId,
-    by: UserId,
-    change: MemberChange,
-    now: Timestamp,
-) -> Result<MembersChanged, StoreError> {
-    transaction!(connection, |connection| {
-        sql(super::super::LOCK_HEAD).bind::<Uuid, _>(id).execute(connection).await?;
-        let Some(conversation) = row(connection, id).await? else {
-            return Ok(MembersChanged::NotFound);
-        };
-        let intervals = members(connection, id).await?;
-        let present = |user: UserId| intervals.iter().find(|row| row.user_id == user && row.to_seq.is_none());
-        let Some(caller) = present(by) else {
-            let was_member = intervals.iter().any(|row| row.user_id == by);
-            return Ok(if was_member { MembersChanged::Forbidden } else { MembersChanged::NotFound });
-        };
-        let (event, users) = match &change {
-            MemberChange::Add(users) => {
-                let fresh: Vec<UserId> = users.iter().copied().filter(|user| present(*user).is_none()).collect();
-                (MembershipEvent::Joined, fresh)
-            }
-            MemberChange::Remove(users) => {
-                let leaves = matches!(users.as_slice(), [one] if *one == by);
-                let there: Vec<UserId> = users.iter().copied().filter(|user| present(*user).is_some()).collect();
-                if there.len() < users.len() {
-                    return Ok(MembersChanged::NoSuchMember);
-                }
-                let event = if leaves { MembershipEvent::Left } else { MembershipEvent::Removed };
-                (event, there)
-            }
-        };
-        let removes_owner =
-            users.iter().any(|user| *user != by && present(*user).is_some_and(|row| row.role == Role::Owner));
-        if conversation.kind == ConversationType::Direct
-            || (event != MembershipEvent::Left && !caller.role.manages_members())
-            || (event == MembershipEvent::Removed && removes_owner)
-        {
-            return Ok(MembersChanged::Forbidden);
-        }
-        if users.is_empty() {
-            return Ok(MembersChanged::Nothing);
-        }
-        let count = intervals.iter().filter(|row| row.to_seq.is_none()).count();
-        if event == MembershipEvent::Joined && count + users.len() > sotto_protocol::limits::MAX_MEMBERS {
-            return Ok(MembersChanged::TooMany);
-        }
-        let seq = conversation.last_seq + 1;
-        for user in &users {
-            if event == MembershipEvent::Joined {
-                let found: Option<IdRow> = sql("SELECT id FROM users WHERE id = $1")
-                    .bind::<Uuid, _>(user)
-                    .get_result(connection)
-                    .await
-                    .optional()?;
-                if found.is_none() {
-                    // Nothing has been written yet: users are looked up before the first write.
-                    return Ok(MembersChanged::NoSuchUser);
-                }
-            }
-        }
-        for user in &users {
-            if event == MembershipEvent::Joined {
-                insert_member(connection, id, *user, seq, Role::Member, now).await?;
-                // Receipts from before the join are not news to a new member. One who comes back without ever having
-                // acknowledged begins where his first interval did: what waited for him there still does.
-                sql("INSERT INTO marks (conversation_id, device_id, user_id, delivered_up_to, \
-                        receipts_seen, delivered_at, created_at, updated_at) \
-                     SELECT $1, d.id, d.user_id, \
-                        (SELECT MIN(m.from_seq) - 1 FROM memberships m \
-                         WHERE m.conversation_id = $1 AND m.user_id = $2), $3, $4, $4, $4 FROM devices d \
-                     WHERE d.user_id = $2 \
-                     ON CONFLICT (conversation_id, device_id) DO UPDATE SET \
-                        receipts_seen = excluded.receipts_seen")
-                .bind::<Uuid, _>(id)
-                .bind::<Uuid, _>(user)
-                .bind::<BigInt, _>(conversation.receipts_version)
-                .bind::<Moment, _>(now)
-                .execute(connection)
-                .await?;
-            } else {
-                sql("UPDATE memberships SET to_seq = $3, updated_at = $4 \
-                     WHERE conversation_id = $1 AND user_id = $2 AND to_seq IS NULL")
-                .bind::<Uuid, _>(id)
-                .bind::<Uuid, _>(user)
-                .bind::<BigInt, _>(seq - 1)
-                .bind::<Moment, _>(now)
-                .execute(connection)
-                .await?;
-            }
-        }
-        let owner_goes = event != MembershipEvent::Joined && caller.role == Role::Owner && users.contains(&by);
-        if owner_goes {
-            // A group is never without an owner: the eldest admin, else the eldest member.
-            let heir = intervals
-                .iter()
-                .filter(|row| row.to_seq.is_none() && !users.contains(&row.user_id))
-                .min_by_key(|row| (row.role != Role::Admin, row.from_seq, row.joined_at));
-            if let Some(heir) = heir {
-                sql("UPDATE memberships SET role = $3, updated_at = $4 \
-                     WHERE conversation_id = $1 AND user_id = $2 AND to_seq IS NULL")
-                .bind::<Uuid, _>(id)
-                .bind::<Uuid, _>(heir.user_id)
-                .bind::<Word, _>(Role::Owner)
-                .bind::<Moment, _>(now)
-                .execute(connection)
-                .await?;
-            }
-        }
-        let system = json!({ "event": event, "user_ids": users, "by": by });
-        sql("INSERT INTO messages (conversation_id, seq, message_id, kind, system, created_at, \
-             updated_at) VALUES ($1, $2, $3, $4, $5, $6, $6)")
-        .bind::<Uuid, _>(id)
-        .bind::<BigInt, _>(seq)
-        .bind::<Uuid, _>(MessageId::ordered())
-        .bind::<Word, _>(Kind::System)
-        .bind::<Json, _>(&system)
-        .bind::<Moment, _>(now)
-        .execute(connection)
-        .await?;
-        sql("UPDATE heads SET last_seq = $2, membership_version = membership_version + 1, \
-             updated_at = $3 WHERE conversation_id = $1")
-        .bind::<Uuid, _>(id)
-        .bind::<BigInt, _>(seq)
-        .bind::<Moment, _>(now)
-        .execute(connection)
-        .await?;
-        let mut told: Vec<UserId> = intervals
-            .iter()
-            .filter(|row| row.to_seq.is_none())
-            .map(|row| row.user_id)
-            .chain(users.iter().copied())
-            .collect();
-        told.sort_unstable();
-        told.dedup();
-        let heads = account_log::append_conversation_changed(connection, id, &told, now).await?;
-        let wake = Wake { conversations: vec![(id, seq, 0)], users: heads };
-        wakes::write(connection, &wake).await?;
-        Ok(MembersChanged::Done { seq, told })
-    })
 }
 
 /// The part of a conversation's log that a user may see, ascending: the first ones after a number,
@@ -364,18 +312,6 @@ pub async fn history(
         rows.reverse();
     }
     Ok(rows)
-}
-
-/// Whether a user is or was a member: his intervals' roles are not asked for.
-pub async fn was_member(connection: &mut Connection, id: ConversationId, user: UserId) -> Result<bool, StoreError> {
-    let row: Option<IdRow> = sql("SELECT user_id AS id FROM memberships \
-         WHERE conversation_id = $1 AND user_id = $2 LIMIT 1")
-    .bind::<Uuid, _>(id)
-    .bind::<Uuid, _>(user)
-    .get_result(connection)
-    .await
-    .optional()?;
-    Ok(row.is_some())
 }
 
 /// Where a message id stands among the conversations of a user, as far as he may see it.

@@ -152,7 +152,8 @@ pub async fn add(
     sql("INSERT INTO devices (id, user_id, name, platform, fingerprint, model, os_version, app_version, push, suite, \
              registration_id, identity_key, signing_key, attempt, account_seen, last_active_at, created_at, updated_at, \
              last_address) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, -1, 0, $14, $14, $14, $15)")
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, -1, \
+             (SELECT account_seq FROM users WHERE users.id = $2), $14, $14, $14, $15)")
     .bind::<Uuid, _>(device.id)
     .bind::<Uuid, _>(user)
     .bind::<Text, _>(&info.name)

@@ -1,6 +1,7 @@
 //! The key directory: what devices publish, and handing it out (one-time keys once, ever).
 
 use super::*;
+use crate::bucket;
 use crate::planted::{self, Bug};
 use crate::rows::DevicesChange;
 use crate::rows::keys::{Claim, Claimed, DeviceKeysRow, KeysStored, LOW_STOCK};
@@ -166,24 +167,31 @@ async fn add(
     Ok(())
 }
 
-/// Stores a device's upload; a changed registration id is told like a changed device.
+/// Stores a device's upload; a changed registration id is told like a changed device, as far as the user may notify
+/// others.
 pub async fn upload(
     connection: &mut Connection,
     user: UserId,
     device: DeviceId,
     keys: Keys,
     signed_expires_at: Timestamp,
+    notices_per_hour: Option<u32>,
     now: Timestamp,
 ) -> Result<KeysStored, StoreError> {
     let stored: Result<KeysStored, StoreError> = transaction!(connection, |connection| {
         let Some(stored) = identity(connection, device).await? else {
             return Ok(KeysStored::NoDevice);
         };
-        put(connection, device, &keys, signed_expires_at, now).await?;
         let mut told = Vec::new();
-        if let Some(id) = keys.registration_id
-            && stored.registration_id != Some(id)
-        {
+        let changed = keys.registration_id.filter(|id| stored.registration_id != Some(*id));
+        if changed.is_some() {
+            told = account_log::hearers(connection, user).await?;
+            if let Some(reached) = notices::take(connection, user, told.len(), notices_per_hour, now).await? {
+                return Ok(KeysStored::Limited(reached));
+            }
+        }
+        put(connection, device, &keys, signed_expires_at, now).await?;
+        if let Some(id) = changed {
             sql("UPDATE devices SET registration_id = $2, updated_at = $3 WHERE id = $1")
                 .bind::<Uuid, _>(device)
                 .bind::<BigInt, _>(id)
@@ -192,7 +200,7 @@ pub async fn upload(
                 .await?;
             let change =
                 DevicesChange { user_id: user, added: Vec::new(), removed: Vec::new(), identity_changed: vec![device] };
-            told = account_log::append_devices_changed(connection, &change, now).await?;
+            told = account_log::tell_devices_changed(connection, &change, told, now).await?;
         }
         Ok(KeysStored::Done { told })
     });
@@ -316,12 +324,10 @@ async fn is_allowed(connection: &mut Connection, claim: &Claim, device: DeviceId
     };
     let subject = [claim.asker.as_bytes().as_slice(), device.as_bytes().as_slice()].concat();
     let moments = allowances::lock(connection, "claim", &subject, claim.now).await?;
-    let full_at = moments.last().copied().unwrap_or(claim.now).max(claim.now);
-    let spare = interval.saturating_mul(most.saturating_sub(1));
-    if full_at.since(claim.now) > spare {
+    let full_at = moments.last().copied().unwrap_or(claim.now);
+    let Ok(next) = bucket::take(full_at, interval, interval.saturating_mul(most), claim.now) else {
         return Ok(false);
-    }
-    let next = full_at.plus(interval);
+    };
     allowances::write(connection, "claim", &subject, &[next], next.since(claim.now), claim.now).await?;
     Ok(true)
 }

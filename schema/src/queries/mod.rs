@@ -3,6 +3,11 @@
 use super::{Connection, Shared, sql};
 use crate::StoreError;
 
+/// An id as the rows of `given_rows!` hold it.
+fn hex(id: uuid::Uuid) -> String {
+    id.simple().to_string()
+}
+
 // Where devices stand in conversations of their users: one text for all conversations of many devices, and for one of one.
 // The lists are parts of the text: columns before, where the memberships come from, the device, and what follows the joins.
 macro_rules! places {
@@ -38,9 +43,11 @@ pub mod export;
 pub mod idempotency;
 pub mod keys;
 pub mod logins;
+pub mod members;
 pub mod meta;
 pub mod networks;
 pub mod nodes;
+pub mod notices;
 pub mod number;
 pub mod own_devices;
 pub mod proofs;

@@ -1,5 +1,6 @@
 //! What the key directory gives back.
 
+use super::sign_in::Reached;
 use crate::types::{Uuid, Word};
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Binary, Nullable};
@@ -85,6 +86,8 @@ pub enum KeysStored {
         /// Users with an event in their log.
         told: Vec<UserId>,
     },
+    /// The registration id would change, and the user has notified too many: nothing is stored.
+    Limited(Reached),
     /// The device is gone.
     NoDevice,
 }

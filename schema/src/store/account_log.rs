@@ -6,8 +6,10 @@ use sotto_protocol::UserId;
 super::facade! {
     /// A user's events after a number, oldest first.
     read fn account_events_after(user: UserId, after: i64, limit: i64) -> Vec<AccountEventRow> = account_log::after;
-    /// The number of a user's newest event; `None`: no such user.
-    read fn account_head(user: UserId) -> Option<i64> = account_log::head;
+    /// The numbers of users' newest events.
+    read fn account_heads(users: Vec<UserId>) -> Vec<(UserId, i64)> = account_log::heads;
+    /// How many events a user's log holds.
+    read fn account_events_count(user: UserId) -> i64 = account_log::count;
     /// Everybody who shares a conversation with a user at present.
     read fn contacts(user: UserId) -> Vec<UserId> = account_log::contacts;
 }

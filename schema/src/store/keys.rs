@@ -8,7 +8,7 @@ super::facade! {
     /// What is stored of a device's identity.
     read fn device_keys(device: DeviceId) -> Option<DeviceKeysRow> = keys::identity;
     /// Stores checked keys, all or nothing.
-    write fn upload_keys(user: UserId, device: DeviceId, keys: Keys, signed_expires_at: Timestamp, now: Timestamp) -> KeysStored = keys::upload;
+    write fn upload_keys(user: UserId, device: DeviceId, keys: Keys, signed_expires_at: Timestamp, notices_per_hour: Option<u32>, now: Timestamp) -> KeysStored = keys::upload;
     /// The kinds of one-time keys that a device has ever uploaded.
     read fn stocked_kinds(device: DeviceId) -> Vec<String> = keys::stocked_kinds;
     /// The stocks of a device.
