@@ -150,7 +150,7 @@ tables! {
         "/v1/auth/registration_lock/remove" signed_in { POST registration_lock::remove }
         "/v1/auth/phone" signed_in { POST account::change_phone }
         "/v1/auth/deletion" signed_in { GET account::show, POST account::request, DELETE account::cancel }
-        "/v1/auth/export" signed_in { GET account::export }
+        "/v1/auth/export" signed_in { POST account::export }
         "/v1/auth/trail" signed_in { GET history::trail }
         "/v1/auth/logins" signed_in { GET history::logins }
         "/v1/auth/links" (open SignIn) { POST device_link::begin }

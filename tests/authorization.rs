@@ -184,7 +184,7 @@ const TABLE: &[Row] = &[
     own("POST /v1/auth/deletion", "code_rejected", again),
     own("GET /v1/auth/deletion", "200", nothing),
     own("DELETE /v1/auth/deletion", "not_found", nothing),
-    own("GET /v1/auth/export", "200", nothing),
+    own("POST /v1/auth/export", "code_rejected", again),
     own("GET /v1/auth/trail", "200", nothing),
     own("GET /v1/auth/logins", "200", nothing),
     // Nobody's keys but one's own: those of another device do not fit.

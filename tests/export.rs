@@ -1,12 +1,14 @@
 //! What the server knows of an account: all of it is told to its user, and nothing of anybody else.
 
-use crate::second_factor::Account;
+use crate::second_factor::{Account, early_in_a_step};
 use crate::support::node::{TestNode, text};
 use crate::support::on_both;
-use crate::support::people::{register, second_device, shared};
+use crate::support::people::{proof, register, second_device, shared};
 use serde_json::Value;
+use sotto_client::protocol::auth::Purpose;
 use sotto_client::protocol::conversation::{ConversationType, CreateConversation, Role};
 use sotto_client::protocol::problem::ErrorCode;
+use sotto_client::protocol::reauthentication::Reauthentication;
 use sotto_client::{HeaderMap, Method};
 use sotto_schema::{Store, StoreSettings, inspect};
 use std::time::Duration;
@@ -30,7 +32,9 @@ on_both! {
         while alice.rest.logins(None, 10).await.unwrap().items.is_empty() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let export = alice.rest.export().await.unwrap();
+        early_in_a_step().await;
+        let by_totp = Reauthentication::default().with_totp(account.app.code(0));
+        let export = alice.rest.export(&by_totp).await.unwrap();
         assert_eq!((export.user.user_id, &export.user.phone), (alice.user_id, &alice.phone));
         let [device] = export.devices.as_slice() else { panic!("{:?}", export.devices) };
         assert_eq!((device.device.device_id, device.keys.one_time_prekeys), (alice.device_id, 20));
@@ -47,10 +51,14 @@ on_both! {
         expected.sort_by_key(|stay| stay.0);
         assert_eq!(stays, expected);
         // Bob's export tells that he has left, and nothing of hers.
-        let bobs = bob.rest.export().await.unwrap();
+        let bobs = bob.rest.export(&proof(&node, &bob, Purpose::Export).await).await.unwrap();
         assert!(bobs.conversations.iter().any(|stay| stay.conversation_id == group && stay.to_seq == Some(1)));
 
-        let answer = alice.rest.raw(Method::GET, "/v1/auth/export", HeaderMap::new(), None).await.unwrap();
+        let answer = {
+            let body = Reauthentication::default().with_backup_code(&account.backup_codes[1]);
+            let body = serde_json::to_vec(&body).unwrap();
+            alice.rest.raw(Method::POST, "/v1/auth/export", HeaderMap::new(), Some(body)).await.unwrap()
+        };
         assert!(answer.headers["content-disposition"].to_str().unwrap().starts_with("attachment"));
         assert_eq!(answer.headers["cache-control"], "no-store");
         let body = String::from_utf8(answer.body).unwrap();
@@ -85,9 +93,9 @@ on_both! {
         let alice = register(&node, "alice").await;
         let tablet = second_device(&node, &alice, "tablet").await;
         for device in [&alice, &tablet, &alice] {
-            device.rest.export().await.unwrap();
+            device.rest.export(&proof(&node, device, Purpose::Export).await).await.unwrap();
         }
-        let refused = tablet.rest.export().await.unwrap_err();
+        let refused = tablet.rest.export(&proof(&node, &tablet, Purpose::Export).await).await.unwrap_err();
         assert_eq!(refused.code(), Some(ErrorCode::RateLimited));
         assert_eq!(refused.problem().unwrap().more["limit"]["name"], "export");
     }

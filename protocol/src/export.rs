@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// `GET /v1/auth/export`.
+/// `POST /v1/auth/export`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Export {
     /// When this was read. Its parts are read one after the other, not at one moment.

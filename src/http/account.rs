@@ -57,11 +57,16 @@ pub async fn cancel(identity: Data<Identity>, caller: Caller) -> Result<HttpResp
     Ok(nothing())
 }
 
-/// What the server knows of the caller's account, as a file.
-#[utoipa::path(get, path = "/v1/auth/export", tag = "auth",
+/// What the server knows of the caller's account, as a file, after the account has proved itself.
+#[utoipa::path(post, path = "/v1/auth/export", tag = "auth", request_body = Reauthentication,
     responses((status = 200, description = "Everything but what `not_included` names", body = Export)))]
-pub async fn export(identity: Data<Identity>, caller: Caller) -> Result<HttpResponse, ApiError> {
-    let document = export::export(identity.into_inner(), caller, Timestamp::now()).await?;
+pub async fn export(
+    identity: Data<Identity>,
+    caller: Caller,
+    address: ClientAddress,
+    body: Body<Reauthentication, { limits::MAX_BODY }>,
+) -> Result<HttpResponse, ApiError> {
+    let document = export::export(identity.into_inner(), caller, &body.0, address.0, Timestamp::now()).await?;
     let mut answer = HttpResponse::Ok();
     answer.content_type(ContentType::json());
     answer.insert_header((header::CONTENT_DISPOSITION, "attachment; filename=\"sotto-export.json\""));

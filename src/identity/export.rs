@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,9 +18,11 @@ use sotto_protocol::account::AccountDeletion;
 use sotto_protocol::auth::MeUser;
 use sotto_protocol::export::{ExportedConversation, ExportedDevice, ExportedSession};
 use sotto_protocol::problem::{ErrorCode, Problem};
+use sotto_protocol::reauthentication::Reauthentication;
 use sotto_protocol::registration_lock::RegistrationLockState;
 use sotto_protocol::second_factor::SecondFactorState;
 use sotto_protocol::{ConversationId, Seq, Timestamp, UserId};
+use sotto_schema::account_change::Change;
 use sotto_schema::rows::export::ExportedStayRow;
 use sotto_schema::rows::sign_in::{Allowance, Reached};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -27,6 +30,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Identity;
+use super::reauthentication::proved_or_refused;
 use super::session::Caller;
 use crate::error::ApiError;
 
@@ -185,14 +189,19 @@ fn unwritable() -> ApiError {
 /// [`sotto_protocol::export::Export`].
 ///
 /// # Errors
-/// 429 after three in a day, and while another one of this account is written; 503 while too many others are.
+/// 401 `code_rejected` and `second_factor_required` as at sign-in; 429 after three in a day, and while another one of this account is
+/// written; 503 while too many others are.
 pub async fn export(
     identity: Arc<Identity>,
     caller: Caller,
+    request: &Reauthentication,
+    address: IpAddr,
     now: Timestamp,
 ) -> Result<impl Stream<Item = Result<Bytes, Broken>> + use<>, ApiError> {
     let user = caller.user_id;
     let place = Place::take(Arc::clone(&identity), user)?;
+    let (proof, field) = identity.proof(&caller, request, Change::Export, address, now).await?;
+    proved_or_refused(identity.store.prove(proof).await?, field)?;
     if identity.limits.enabled {
         let allowance = Allowance::new("export", user.as_bytes().as_slice(), A_DAY, DAY);
         if let Some(reached) = identity.store.take_allowance(allowance, 1, now).await? {

@@ -218,7 +218,7 @@ pub fn cases(room: &Room) -> Vec<Case> {
         with(case(post.clone(), "/v1/auth/deletion"), again.clone(), &[AGAIN], rejected),
         case(get.clone(), "/v1/auth/deletion"),
         case(delete.clone(), "/v1/auth/deletion"),
-        case(get.clone(), "/v1/auth/export"),
+        with(case(post.clone(), "/v1/auth/export"), again.clone(), &[AGAIN], rejected),
         asks(case(get.clone(), "/v1/auth/trail"), &[("limit", &["0", "201", "-1", "abc", "", "1.5"])]),
         asks(case(get.clone(), "/v1/auth/logins"), &[("limit", &["0", "201", "-1", "abc", "", "1.5"])]),
         with_keys(with(

@@ -4,9 +4,11 @@ use crate::delivery_append::store_of;
 use crate::support::database::Kind;
 use crate::support::node::TestNode;
 use crate::support::on_both;
-use crate::support::people::{Device, register};
+use crate::support::people::{Device, proof, register};
 use crate::support::wire::PATIENCE;
 use sotto_client::protocol::ErrorCode;
+use sotto_client::protocol::auth::Purpose;
+use sotto_client::protocol::reauthentication::Reauthentication;
 use sotto_schema::{Store, inspect};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,14 +38,17 @@ async fn with_history(store: &Store, device: &Device) {
 }
 
 /// Asks for the export and reads the head of the answer, but nothing more.
-async fn slow_reader(device: &Device) -> TcpStream {
+async fn slow_reader(device: &Device, proof: &Reauthentication) -> TcpStream {
+    let body = serde_json::to_string(proof).unwrap();
     let address = device.url.strip_prefix("http://").unwrap().parse().unwrap();
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     let mut stream = socket.connect(address).await.unwrap();
     let request = format!(
-        "GET /v1/auth/export HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\r\n",
-        device.tokens.access_token
+        "POST /v1/auth/export HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        device.tokens.access_token,
+        body.len()
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
@@ -67,7 +72,8 @@ on_both! {
         let node = TestNode::start(database).await;
         let alice = register(&node, "alice").await;
         with_history(&store_of(&node).await, &alice).await;
-        let export = alice.rest.export().await.unwrap();
+        let by_code = proof(&node, &alice, Purpose::Export).await;
+        let export = alice.rest.export(&by_code).await.unwrap();
         assert!(export.logins.len() >= LOGINS, "{}", export.logins.len());
         assert!(export.logins.windows(2).all(|pair| pair[0].at >= pair[1].at));
         assert_eq!((export.user.user_id, export.devices.len(), export.trail.len()), (alice.user_id, 1, 1));
@@ -78,17 +84,20 @@ on_both! {
         let (alice, bob) = (register(&node, "alice").await, register(&node, "bob").await);
         with_history(&store_of(&node).await, &alice).await;
         let before = resident(&node);
-        let slow = slow_reader(&alice).await;
-        let refused = alice.rest.export().await.unwrap_err();
+        let (first, by_code) =
+            (proof(&node, &alice, Purpose::Export).await, proof(&node, &alice, Purpose::Export).await);
+        let bobs = proof(&node, &bob, Purpose::Export).await;
+        let slow = slow_reader(&alice, &first).await;
+        let refused = alice.rest.export(&by_code).await.unwrap_err();
         assert_eq!(refused.code(), Some(ErrorCode::RateLimited));
         assert_eq!(refused.problem().unwrap().more["limit"]["name"], "export_at_once");
-        bob.rest.export().await.unwrap();
+        bob.rest.export(&bobs).await.unwrap();
         let grown = resident(&node).saturating_sub(before);
         assert!(grown < 12 * 1024 * 1024, "{grown} bytes more for an export of some 17 MB");
         // Whoever goes away makes room.
         drop(slow);
         let begun = Instant::now();
-        while let Err(error) = alice.rest.export().await {
+        while let Err(error) = alice.rest.export(&by_code).await {
             assert_eq!(error.code(), Some(ErrorCode::RateLimited));
             assert!(begun.elapsed() < PATIENCE, "the place is not given back");
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -103,7 +112,8 @@ async fn an_export_that_fails_in_the_middle_breaks_off() {
     let alice = register(&node, "alice").await;
     let store = store_of(&node).await;
     with_history(&store, &alice).await;
-    let mut slow = slow_reader(&alice).await;
+    let by_code = proof(&node, &alice, Purpose::Export).await;
+    let mut slow = slow_reader(&alice, &by_code).await;
     let mut rest = vec![0; 1000];
     tokio::time::timeout(PATIENCE, slow.read_exact(&mut rest)).await.expect("the body has begun").unwrap();
     inspect::execute(&store, "ALTER TABLE logins RENAME TO gone").await.unwrap();

@@ -58,7 +58,7 @@ const TABLE: &[(&str, Takes)] = &[
     ("GET /v1/auth/deletion", Nothing),
     ("POST /v1/auth/deletion", Proof("account_deletion")),
     ("DELETE /v1/auth/deletion", Nothing),
-    ("GET /v1/auth/export", Nothing),
+    ("POST /v1/auth/export", Proof("export")),
     ("GET /v1/auth/trail", Nothing),
     ("GET /v1/auth/logins", Nothing),
     ("POST /v1/auth/links", Nothing),

@@ -89,12 +89,12 @@ impl Rest {
         nothing(self.send(Method::DELETE, "/v1/auth/deletion", None::<&()>, HeaderMap::new()).await?)
     }
 
-    /// `GET /v1/auth/export`: what the server knows of the account; a few times a day.
+    /// `POST /v1/auth/export`: what the server knows of the account; a few times a day.
     ///
     /// # Errors
     /// As [`Rest::verify`].
-    pub async fn export(&self) -> Result<Export> {
-        self.get("/v1/auth/export").await
+    pub async fn export(&self, proof: &Reauthentication) -> Result<Export> {
+        self.post("/v1/auth/export", proof).await
     }
 
     /// `GET /v1/auth/trail`: entries above a number, oldest first, as the server tells them.

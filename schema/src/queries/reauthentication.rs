@@ -50,6 +50,11 @@ pub async fn prove(connection: &mut Connection, proof: &Proof) -> Result<Proved,
     Ok(Proved::Done)
 }
 
+/// Takes a proof in a transaction of its own.
+pub async fn prove_alone(connection: &mut Connection, proof: Proof) -> Result<Proved, StoreError> {
+    transaction!(connection, |connection| { prove(connection, &proof).await })
+}
+
 /// Appends what came of a proof to the account's trail, as the last statement of its transaction.
 pub async fn tell(connection: &mut Connection, proof: &Proof, event: TrailEvent) -> Result<(), StoreError> {
     let happened = Happened { event, address: proof.address.clone() };

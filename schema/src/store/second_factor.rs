@@ -12,6 +12,8 @@ super::facade! {
     write fn begin_second_factor(user: UserId, new: NewFactor, now: Timestamp) -> bool = second_factor::begin;
     /// Finishes a set-up by what was shown, with these backup codes, if the proof holds.
     write fn enable_second_factor(proof: Proof, shown: Shown, codes: Vec<BackupCodeRow>) -> Enabling = second_factor::enable;
+    /// Takes a proof and uses it up, where nothing is written with it.
+    write fn prove(proof: Proof) -> Proved = reauthentication::prove_alone;
     /// Turns a new second factor off by what guarded the account before, from another device than the one that enabled it.
     write fn undo_second_factor(proof: Proof) -> Proved = second_factor::undo;
     /// Changes an enabled second factor, if the proof holds.
