@@ -1,6 +1,7 @@
 //! Attacks that were possible once. Each file holds one kind, and fails on the code from before its cure.
 
 mod asking;
+mod bounds;
 mod exports;
 mod fan_out;
 mod flood;
@@ -8,6 +9,7 @@ mod guesses;
 mod owners;
 mod proxies;
 mod signals;
+mod strangers;
 mod unread;
 
 use sotto_schema::{Store, inspect};

@@ -51,18 +51,12 @@ fn each_bound_that_can_be_set_stands_in_the_table_with_its_default() {
             continue;
         }
         bounds += 1;
-        let row = rows.iter().find(|row| row.contains(&format!("(`{name}`")));
+        let row = rows.iter().find(|row| row.contains(&format!("`{name}`")));
         let is_told = row.is_some_and(|row| {
-            let value = row.split(&format!("(`{name}`")).next().unwrap_or_default();
-            // The number stands right before its setting, with the span that it is counted in between.
+            let words: Vec<&str> = row.split([' ', ';', '(']).map(|word| word.trim_end_matches([',', '.'])).collect();
             spellings(default).iter().any(|number| {
-                value
-                    .rsplit_once(['|', ';', ')'])
-                    .map_or(value, |(_, last)| last)
-                    .split(' ')
-                    .collect::<Vec<_>>()
-                    .join(" ")
-                    .contains(number.as_str())
+                let number: Vec<&str> = number.split(' ').collect();
+                words.windows(number.len()).any(|window| window == number)
             })
         });
         if !is_told {
