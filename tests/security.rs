@@ -3,6 +3,7 @@
 mod guesses;
 mod owners;
 mod proxies;
+mod remains;
 mod unread;
 
 use sotto_schema::{Store, inspect};
