@@ -8,7 +8,7 @@ use crate::support::database::{Kind, connect};
 use crate::support::node::TestNode;
 use crate::support::on_both;
 use crate::support::people::{fresh_phone, info, register};
-use data_encoding::{BASE32_NOPAD, BASE64, BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::{BASE32_NOPAD, BASE64, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 use serde_json::{Value, json};
 use sotto_client::protocol::auth::{
     ChangePhone, DeviceInfo, LoginRequest, Purpose, PushTokens, RecoverRequest, RegisterRequest,
@@ -41,25 +41,58 @@ impl Canaries {
 }
 
 impl Canary {
-    /// As somebody might write it: as it is, and in each usual coding. The ends of base64 depend on what follows.
+    /// As a program might write it: as it is, as a list of numbers, in hexadecimal, and in base64 at each place among
+    /// other bytes. Of base64 only the characters count that nothing beside the secret changes.
     fn forms(&self) -> Vec<Vec<u8>> {
-        let base64 = BASE64.encode(&self.bytes);
-        let base64url = BASE64URL_NOPAD.encode(&self.bytes);
-        let whole = self.bytes.len() / 3 * 4;
-        vec![
+        let numbers: Vec<String> = self.bytes.iter().map(u8::to_string).collect();
+        let mut forms = vec![
             self.bytes.clone(),
+            numbers.join(", ").into_bytes(),
+            numbers.join(",").into_bytes(),
             HEXLOWER.encode(&self.bytes).into_bytes(),
-            base64.as_bytes()[..whole].to_vec(),
-            base64url.as_bytes()[..whole].to_vec(),
-        ]
+            HEXUPPER.encode(&self.bytes).into_bytes(),
+        ];
+        for before in 0..3 {
+            let text = [vec![0; before], self.bytes.clone()].concat();
+            let own = (before * 8).div_ceil(6)..text.len() * 8 / 6;
+            forms.push(BASE64.encode(&text).as_bytes()[own.clone()].to_vec());
+            forms.push(BASE64URL_NOPAD.encode(&text).as_bytes()[own].to_vec());
+        }
+        forms
     }
 
     /// Whether a text has it. Six digits count as a word only: numbers have digits of their own.
     fn is_in(&self, text: &[u8]) -> bool {
-        if self.bytes.len() == 6 {
-            return text.split(|byte| !byte.is_ascii_alphanumeric()).any(|word| word == self.bytes);
+        if self.bytes.len() == 6 && text.split(|byte| !byte.is_ascii_alphanumeric()).any(|word| word == self.bytes) {
+            return true;
         }
-        self.forms().iter().any(|form| memchr::memmem::find(text, form).is_some())
+        let codings = usize::from(self.bytes.len() == 6);
+        self.forms().iter().skip(codings).any(|form| memchr::memmem::find(text, form).is_some())
+    }
+}
+
+#[test]
+fn a_canary_is_found_in_every_coding() {
+    for secret in ["+4366012345678", "482913", "canary?>~-text"] {
+        let canary = Canary { what: "a canary", bytes: secret.as_bytes().to_vec(), may: &[] };
+        let mut written = vec![
+            format!("told {secret}."),
+            format!("{:?}", secret.as_bytes()),
+            format!("{:?}", secret.as_bytes()).replace(' ', ""),
+            format!("x{}x", HEXLOWER.encode(secret.as_bytes())),
+            HEXUPPER.encode(secret.as_bytes()),
+        ];
+        for before in ["", "a", "ab", "abc"] {
+            for after in ["", "y", "yz"] {
+                let text = format!("{before}{secret}{after}");
+                written.push(BASE64.encode(text.as_bytes()));
+                written.push(BASE64URL_NOPAD.encode(text.as_bytes()));
+            }
+        }
+        for text in written {
+            assert!(canary.is_in(text.as_bytes()), "{secret} in {text}");
+        }
+        assert!(!canary.is_in(b"told nothing: [43, 52, 51], 2b343336, KzQz"));
     }
 }
 
@@ -244,7 +277,7 @@ on_both! {
     async fn planted_secrets_are_found_nowhere(database) {
         let settings = [
             ("SOTTO_LIMITS__ENABLED", "false"),
-            ("SOTTO_LOG__LEVEL", "debug"),
+            ("SOTTO_LOG__LEVEL", "trace"),
             ("SOTTO_SMS__TWILIO__AUTH_TOKEN", "canary-of-the-gateway"),
         ];
         let node = TestNode::with(database, &settings).await;

@@ -8,6 +8,7 @@ mod flood;
 mod guesses;
 mod owners;
 mod proxies;
+mod remains;
 mod signals;
 mod strangers;
 mod unread;

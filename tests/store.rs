@@ -362,12 +362,13 @@ async fn sqlite_is_written_ahead_and_synced() {
     let store = store_of(&node).await;
     let settings = "SELECT journal_mode AS text FROM pragma_journal_mode \
                     UNION ALL SELECT CAST(synchronous AS TEXT) FROM pragma_synchronous \
-                    UNION ALL SELECT CAST(foreign_keys AS TEXT) FROM pragma_foreign_keys";
+                    UNION ALL SELECT CAST(foreign_keys AS TEXT) FROM pragma_foreign_keys \
+                    UNION ALL SELECT CAST(secure_delete AS TEXT) FROM pragma_secure_delete";
     for found in
         [inspect::texts(&store, settings).await.unwrap(), inspect::texts_of_writer(&store, settings).await.unwrap()]
     {
-        // 2 is FULL.
-        assert_eq!(found, ["wal", "2", "1"]);
+        // 2 is FULL. The last one is ON, where 2 would be FAST.
+        assert_eq!(found, ["wal", "2", "1", "1"]);
     }
     // The running server's own file is in that mode, and it writes to the log before the file.
     assert!(node.folder.path().join("sotto.db-wal").exists());

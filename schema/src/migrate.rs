@@ -89,7 +89,7 @@ async fn on_harness(store: &Store, work: Work) -> Result<Vec<String>, StoreError
                 use diesel::Connection;
                 use diesel::connection::SimpleConnection;
                 let mut connection = diesel::SqliteConnection::establish(&path)?;
-                connection.batch_execute("PRAGMA busy_timeout = 10000")?;
+                connection.batch_execute("PRAGMA busy_timeout = 10000; PRAGMA secure_delete = ON")?;
                 run(&mut connection, || SQLITE, work)
             })
             .await

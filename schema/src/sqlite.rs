@@ -2,9 +2,11 @@
 
 use crate::journal::Room;
 use crate::{Statement, StoreError, StoreSettings};
+use diesel::QueryableByName;
+use diesel::sql_types::Integer;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
-use diesel_async::{AsyncConnection, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures::FutureExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -119,10 +121,30 @@ const LOCK_HEAD: &str = "SELECT last_seq FROM heads WHERE conversation_id = $1";
 pub mod queries;
 
 /// WAL with `FULL`: a commit is on the disk before it is answered, and survives a power cut.
-const SETTINGS: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
+/// What is deleted is overwritten with zeros (`secure_delete`): otherwise its bytes stay in the file until their place is
+/// used again. `FAST` would leave pages alone that become free as a whole.
+const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA secure_delete = ON; \
     PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; \
     PRAGMA cache_size = -16000; PRAGMA wal_autocheckpoint = 4000; \
     PRAGMA journal_size_limit = 67108864;";
+
+/// How long a statement waits for a lock of another connection.
+const WAIT: &str = "PRAGMA busy_timeout = 5000;";
+
+/// How long the end of a checkpoint waits for statements that read from the log, while everybody who writes waits too.
+const WAIT_FOR_READERS: &str = "PRAGMA busy_timeout = 50;";
+
+#[derive(QueryableByName)]
+struct Checkpoint {
+    #[diesel(sql_type = Integer)]
+    busy: i32,
+}
+
+/// Runs a checkpoint; `false`: another connection was in its way.
+async fn checkpoint(connection: &mut Connection, statement: &str) -> Result<bool, StoreError> {
+    let done: Checkpoint = diesel::sql_query(statement).get_result(connection).await?;
+    Ok(done.busy == 0)
+}
 
 /// Pooled readers, and the one writer that everybody who writes waits for in turn: SQLite has one
 /// write lock, and waiting in a queue is fair where polling a busy file is not.
@@ -142,7 +164,10 @@ impl std::fmt::Debug for Database {
 
 async fn connect(path: String) -> diesel::ConnectionResult<Connection> {
     let mut connection = Connection::establish(&path).await?;
-    connection.batch_execute(SETTINGS).await.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    connection
+        .batch_execute(&format!("{WAIT} {SETTINGS}"))
+        .await
+        .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
     Ok(connection)
 }
 
@@ -173,6 +198,18 @@ impl Database {
 
     pub(crate) async fn write(&self) -> Result<OwnedMutexGuard<Connection>, StoreError> {
         Ok(Arc::clone(&self.writer).lock_owned().await)
+    }
+
+    /// Moves the write-ahead log into the file and empties it: it has pages from before a deletion, and keeps them until it
+    /// is written over. `false`: readers were in the way, and it has to be tried again.
+    pub(crate) async fn empty_log(&self) -> Result<bool, StoreError> {
+        // Nobody waits for this one, and it leaves little to the next, for which writers do.
+        checkpoint(&mut *self.read().await?, "PRAGMA wal_checkpoint(PASSIVE)").await?;
+        let mut writer = self.write().await?;
+        writer.batch_execute(WAIT_FOR_READERS).await?;
+        let emptied = checkpoint(&mut writer, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+        writer.batch_execute(WAIT).await?;
+        emptied
     }
 
     pub(crate) fn path(&self) -> &str {

@@ -18,7 +18,7 @@ section! {
         /// `pretty` for people, `json` for machines.
         /// `SOTTO_LOG__FORMAT`
         pub format: Format = Format::Pretty;
-        /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,sotto_actors=debug`.
+        /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,sotto_actors=debug`. Libraries log at `debug` and `trace` only if the filter names them; `tokio_postgres` and `rustls` then log secrets.
         /// `SOTTO_LOG__LEVEL`
         pub level: String = String::from("info");
     }

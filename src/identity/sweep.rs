@@ -39,7 +39,7 @@ impl Heard {
 impl Identity {
     /// Listens and sweeps for ever; spawned once per node and dropped when it stops.
     pub async fn keep_house(&self) {
-        let mut rounds = 0_u32;
+        let (mut rounds, mut is_erased) = (0_u32, true);
         let mut ticks = tokio::time::interval(LISTEN_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -52,10 +52,18 @@ impl Identity {
             if let Err(error) = self.write_history().await {
                 tracing::warn!(%error, "tries to sign in could not be written");
             }
-            if rounds.is_multiple_of(SWEEP_EVERY)
-                && let Err(error) = self.sweep(now).await
-            {
-                tracing::warn!(%error, "the sweep of sign-in data failed");
+            if rounds.is_multiple_of(SWEEP_EVERY) {
+                if let Err(error) = self.sweep(now).await {
+                    tracing::warn!(%error, "the sweep of sign-in data failed");
+                }
+                is_erased = false;
+            }
+            // Once for all that was deleted since the last sweep, here or by a request; again while readers are in the way.
+            if !is_erased {
+                is_erased = self.store.erase_deleted().await.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "deleted data could not be erased from the database's files");
+                    true
+                });
             }
             rounds = rounds.wrapping_add(1);
         }

@@ -1,7 +1,9 @@
 //! The deletion of accounts, step by step.
 
+use super::{Backend, to_the_end};
 use crate::rows::deletions::{DeletionRequested, DeletionRow, LeftOver};
 use crate::rows::reauthentication::Proof;
+use crate::{Store, StoreError};
 use sotto_protocol::{ConversationId, Timestamp, UserId};
 
 super::facade! {
@@ -21,4 +23,18 @@ super::facade! {
     write fn leave_direct(id: ConversationId, user: UserId, now: Timestamp) -> Vec<UserId> = deletions::leave_direct;
     /// Removes what is about the account alone, and the account.
     write fn finish_account_deletion(user: UserId) -> () = deletions::finish;
+}
+
+impl Store {
+    /// Removes what was deleted from the files of SQLite. PostgreSQL does it by itself (`VACUUM`, its own log). `false`:
+    /// statements that read were in the way, and it has to be tried again.
+    ///
+    /// # Errors
+    /// The database failed; see [`StoreError`].
+    pub async fn erase_deleted(&self) -> Result<bool, StoreError> {
+        match self.backend.clone() {
+            Backend::Postgres(_) => Ok(true),
+            Backend::Sqlite(database) => to_the_end(async move { database.empty_log().await }).await,
+        }
+    }
 }
