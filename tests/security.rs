@@ -1,6 +1,7 @@
 //! Attacks that were possible once. Each file holds one kind, and fails on the code from before its cure.
 
 mod guesses;
+mod history;
 mod owners;
 mod proxies;
 mod unread;
