@@ -202,6 +202,10 @@ pub async fn start_on(config: &Config, main: TcpListener, admin: Option<TcpListe
         notice: config.drain.notice.duration(),
         drain_timeout: config.drain.timeout.duration(),
     };
+    // A sign-in finds room in the history from the first request on.
+    if let Err(error) = identity.keep_history(Timestamp::now()).await {
+        tracing::warn!(%error, "the history of sign-ins could not be given room");
+    }
     running.open(main, config, &services, Door::main(&config.http))?;
     if let Some(admin) = admin {
         running.open(admin, config, &services, Door::Admin)?;

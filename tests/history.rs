@@ -14,7 +14,7 @@ use sotto_client::protocol::trail::{Removal, TrailEntry, TrailEvent};
 use sotto_client::{
     Client, DeviceKeys, Error, HeaderMap, Method, Options, Rest, SignIn, Store, TrailFault, TrailVerifier,
 };
-use sotto_schema::rows::logins::{LoginOf, NewLogin};
+use sotto_schema::rows::logins::{LoginOf, LoginWay, RefusedLogin};
 use sotto_schema::{StoreSettings, inspect};
 use std::time::Duration;
 
@@ -280,7 +280,6 @@ on_both! {
         let node = TestNode::start(database).await;
         let alice = register(&node, "alice").await;
         logins(&alice, 1).await;
-        let (verification_id, _) = code_for(&node, &alice.phone, Purpose::Login).await;
         let store = sotto_schema::Store::open(&node.store_url, &StoreSettings::default()).await.unwrap();
         let day = Duration::from_secs(86_400);
         let keep = day * 180;
@@ -293,17 +292,16 @@ on_both! {
             let (one, other) = tokio::join!(store.keep_logins(since, now), store.keep_logins(since, now));
             one.unwrap();
             other.unwrap();
-            let login = NewLogin {
-                id: uuid::Uuid::new_v4(),
-                of: LoginOf::Code(verification_id),
-                device_id: None,
-                method: "code",
+            let way = LoginWay { method: "code", address: None, agent: Some(format!("week {week}")) };
+            let login = RefusedLogin {
+                of: LoginOf::Account(alice.user_id),
                 outcome: "wrong_code",
-                address: None,
-                agent: Some(format!("week {week}")),
-                at: now,
+                way: Some(way),
+                tries: 1,
+                first_at: now,
+                last_at: now,
             };
-            store.note_logins(vec![login]).await.unwrap();
+            store.note_refused_logins(vec![login]).await.unwrap();
             // Without anybody looking after it there is still room for the next month.
             kept = inspect::texts(&store, "SELECT agent AS text FROM logins").await.unwrap().len();
             assert!(kept <= 36, "{kept} weeks are kept");

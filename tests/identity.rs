@@ -9,6 +9,7 @@ use sotto::config::challenge::Kind as ChallengeKind;
 use sotto::config::value::Seconds;
 use sotto::error::ApiError;
 use sotto::identity::changes::Changes;
+use sotto::identity::history::Tried;
 use sotto::identity::secret_key::SecretKeys;
 use sotto::identity::session::Caller;
 use sotto::identity::sms::{Outbox, Sms};
@@ -28,6 +29,7 @@ use uuid::Uuid;
 use crate::support::database::{self, Kind};
 
 pub const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+pub const TRIED: Tried<'static> = Tried { method: "code", address: HERE, agent: None };
 
 /// What the live side was told.
 #[derive(Default)]
@@ -121,7 +123,7 @@ impl World {
             pin: None,
             replace: None,
         };
-        self.identity.register(request, HERE, self.now).await.unwrap()
+        self.identity.register(request, TRIED, self.now).await.unwrap()
     }
 
     pub async fn login(&self, phone: &str, seed: u8, proof: bool) -> Result<Tokens, ApiError> {
@@ -148,7 +150,7 @@ impl World {
             backup_code: None,
             pin: None,
         };
-        self.identity.login(request, HERE, self.now).await
+        self.identity.login(request, TRIED, self.now).await
     }
 
     pub async fn caller(&self, tokens: &Tokens) -> Caller {
@@ -250,14 +252,14 @@ in_a_world! {
         let (id, code) = world.code("+15550000001", Purpose::Registration).await;
         let register = async |code: String| {
             let request = RegisterRequest { verification_id: id, code, device: device(), keys: keys(1, 0), totp: None, backup_code: None, pin: None, replace: None };
-            world.identity.register(request, HERE, world.now).await
+            world.identity.register(request, TRIED, world.now).await
         };
         // What is no try costs none: another purpose, and 422.
         assert_eq!(attempts_left(world.login_with(id, code.clone(), 1, false).await), 0);
         let mut broken = keys(1, 0);
         broken.signed_prekey.as_mut().unwrap().signature.0[3] ^= 1;
         let request = RegisterRequest { verification_id: id, code: code.clone(), device: device(), keys: broken, totp: None, backup_code: None, pin: None, replace: None };
-        let ApiError(problem) = world.identity.register(request, HERE, world.now).await.err().unwrap();
+        let ApiError(problem) = world.identity.register(request, TRIED, world.now).await.err().unwrap();
         assert_eq!(problem.errors[0].pointer.as_deref(), Some("/keys/signed_prekey/signature"));
         for left in [4, 3, 2, 1] {
             assert_eq!(attempts_left(register(other_code(&code)).await), left);
@@ -269,10 +271,10 @@ in_a_world! {
         for left in [4, 3, 2, 1, 0] {
             let request =
                 RegisterRequest { verification_id: id, code: other_code(&code), device: device(), keys: keys(2, 0), totp: None, backup_code: None, pin: None, replace: None };
-            assert_eq!(attempts_left(world.identity.register(request, HERE, world.now).await), left);
+            assert_eq!(attempts_left(world.identity.register(request, TRIED, world.now).await), left);
         }
         let request = RegisterRequest { verification_id: id, code, device: device(), keys: keys(2, 0), totp: None, backup_code: None, pin: None, replace: None };
-        assert_eq!(attempts_left(world.identity.register(request, HERE, world.now).await), 0);
+        assert_eq!(attempts_left(world.identity.register(request, TRIED, world.now).await), 0);
     }
 
     a_number_in_use_is_told_after_the_right_code_and_costs_nothing(world,) {
@@ -281,10 +283,10 @@ in_a_world! {
         for _ in 0..3 {
             let request =
                 RegisterRequest { verification_id, code: code.clone(), device: device(), keys: keys(2, 0), totp: None, backup_code: None, pin: None, replace: None };
-            assert_eq!(status(world.identity.register(request, HERE, world.now).await), CONFLICT);
+            assert_eq!(status(world.identity.register(request, TRIED, world.now).await), CONFLICT);
         }
         let request = RegisterRequest { verification_id, code: other_code(&code), device: device(), keys: keys(2, 0), totp: None, backup_code: None, pin: None, replace: None };
-        assert_eq!(attempts_left(world.identity.register(request, HERE, world.now).await), 4);
+        assert_eq!(attempts_left(world.identity.register(request, TRIED, world.now).await), 4);
     }
 
     a_code_ends_and_unknown_numbers_get_none(world,) {

@@ -9,6 +9,7 @@ use proptest::test_runner::{Config as Cases, TestRunner};
 use sotto::config::Config;
 use sotto::identity::Identity;
 use sotto::identity::changes::NobodyListens;
+use sotto::identity::history::Tried;
 use sotto::identity::secret_key::SecretKeys;
 use sotto::identity::sms::{Outbox, Sms};
 use sotto_client::DeviceKeys;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const TRIED: Tried<'static> = Tried { method: "registration", address: HERE, agent: None };
 /// How long a used token gives the same successor again.
 const GRACE: u64 = 60;
 /// After this the end of a family is known to every node.
@@ -151,7 +153,7 @@ impl World {
             pin: None,
             replace: None,
         };
-        self.nodes[0].register(request, HERE, self.begun).await.unwrap()
+        self.nodes[0].register(request, TRIED, self.begun).await.unwrap()
     }
 
     async fn run(&self, steps: &[Step]) {

@@ -6,6 +6,7 @@ mod exports;
 mod fan_out;
 mod flood;
 mod guesses;
+mod history;
 mod owners;
 mod proxies;
 mod remains;

@@ -448,6 +448,8 @@ table! {
         agent -> Nullable<Text>,
         created_at -> Moment,
         updated_at -> Moment,
+        verification_id -> Nullable<Uuid>,
+        tries -> Nullable<BigInt>,
     }
 }
 

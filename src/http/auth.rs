@@ -76,9 +76,9 @@ pub async fn register(
     body: Body<RegisterRequest, { limits::MAX_BODY_SIGN_IN }>,
 ) -> Result<HttpResponse, ApiError> {
     let (now, of) = (Timestamp::now(), LoginOf::Code(body.0.verification_id));
-    let tried = Tried { of, method: "registration", address: address.0, agent: agent(&request) };
-    let answer = identity.register(body.0, address.0, now).await;
-    note(&identity, tried, &answer, now);
+    let tried = Tried { method: "registration", address: address.0, agent: agent(&request) };
+    let answer = identity.register(body.0, tried, now).await;
+    note(&identity, of, &tried, &answer, now);
     Ok(HttpResponse::Created().json(answer?))
 }
 
@@ -99,9 +99,9 @@ pub async fn login(
         backup_code.as_deref(),
         pin.as_deref(),
     );
-    let tried = Tried { of, method, address: address.0, agent: agent(&request) };
-    let answer = identity.login(body.0, address.0, now).await;
-    note(&identity, tried, &answer, now);
+    let tried = Tried { method, address: address.0, agent: agent(&request) };
+    let answer = identity.login(body.0, tried, now).await;
+    note(&identity, of, &tried, &answer, now);
     Ok(Json(answer?))
 }
 
@@ -118,9 +118,9 @@ pub async fn recover(
     let RecoverRequest { totp, backup_code, pin, .. } = &body.0;
     let methods = ["recovery", "recovery_totp", "recovery_backup_code", "recovery_pin"];
     let method = method(methods, totp.as_deref(), backup_code.as_deref(), pin.as_deref());
-    let tried = Tried { of, method, address: address.0, agent: agent(&request) };
-    let answer = identity.recover(body.0, address.0, now).await;
-    note(&identity, tried, &answer, now);
+    let tried = Tried { method, address: address.0, agent: agent(&request) };
+    let answer = identity.recover(body.0, tried, now).await;
+    note(&identity, of, &tried, &answer, now);
     Ok(Json(answer?))
 }
 
@@ -135,9 +135,11 @@ fn method(names: [&'static str; 4], totp: Option<&str>, backup_code: Option<&str
     }
 }
 
-/// Notes a try in the history of the account that it was for.
-fn note(identity: &Identity, tried: Tried<'_>, answer: &Result<Tokens, ApiError>, now: Timestamp) {
-    identity.note_login(tried, answer.as_ref().map(|tokens| tokens.device_id).map_err(|error| &error.0), now);
+/// Notes a refused try in the history of the account that it was for.
+fn note(identity: &Identity, of: LoginOf, tried: &Tried<'_>, answer: &Result<Tokens, ApiError>, now: Timestamp) {
+    if let Err(error) = answer {
+        identity.note_refused(of, tried, &error.0, now);
+    }
 }
 
 /// What the program says that it is (RFC 9110, section 10.1.5).

@@ -5,7 +5,6 @@ use actix_web::{HttpRequest, HttpResponse};
 use sotto_protocol::auth::Tokens;
 use sotto_protocol::device_link::{BeginLink, BegunLink, CollectLink, ConfirmLink, LinkCode, LinkPending, ScannedLink};
 use sotto_protocol::{LinkId, Timestamp, limits};
-use sotto_schema::rows::logins::LoginOf;
 
 use super::address::ClientAddress;
 use super::auth::{Caller, agent};
@@ -83,15 +82,9 @@ pub async fn collect(
     id: Path<LinkId>,
     body: Body<CollectLink, { limits::MAX_BODY }>,
 ) -> Result<HttpResponse, ApiError> {
-    Ok(match identity.collect_link(*id, &body.0, Timestamp::now).await? {
-        Collected::Tokens { tokens, is_again } => {
-            if !is_again {
-                let of = LoginOf::Account(tokens.user_id);
-                let tried = Tried { of, method: "link", address: address.0, agent: agent(&request) };
-                identity.note_login(tried, Ok(tokens.device_id), Timestamp::now());
-            }
-            HttpResponse::Ok().json(tokens)
-        }
+    let tried = Tried { method: "link", address: address.0, agent: agent(&request) };
+    Ok(match identity.collect_link(*id, &body.0, tried, Timestamp::now).await? {
+        Collected::Tokens(tokens) => HttpResponse::Ok().json(tokens),
         Collected::Pending(pending) => HttpResponse::Accepted().json(pending),
     })
 }

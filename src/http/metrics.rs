@@ -86,7 +86,7 @@ fn describe() {
     );
     describe_counter!("sotto_sms_total", "Text messages by what became of them");
     describe_gauge!("sotto_sms_gateway_down", "1: the gateway for text messages fails and is only tried now and then");
-    describe_counter!("sotto_logins_dropped_total", "Tries to sign in that the history had no room for");
+    describe_counter!("sotto_logins_dropped_total", "Refused tries to sign in that the history had no room for");
     describe_counter!("sotto_codes_refused_total", "Requests for codes that a limit refused, by the limit");
     describe_counter!("sotto_challenges_demanded_total", "Requests for codes that were answered by a challenge");
     describe_gauge!("sotto_mailbox_depth", "Messages that wait in mailboxes, by actor");

@@ -28,6 +28,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
+use super::history::Tried;
 use super::reauthentication::proved_or_refused;
 use super::refresh_token::{self, RefreshToken};
 use super::secret_key::SecretKeys;
@@ -90,12 +91,7 @@ impl Default for Waiting {
 /// What a device that asks for its tokens gets.
 pub enum Collected {
     /// It is a device of the account.
-    Tokens {
-        /// Its tokens.
-        tokens: Tokens,
-        /// Whether they were given before.
-        is_again: bool,
-    },
+    Tokens(Tokens),
     /// Nobody has confirmed yet.
     Pending(LinkPending),
 }
@@ -300,6 +296,7 @@ impl Identity {
         &self,
         link_id: LinkId,
         request: &CollectLink,
+        tried: Tried<'_>,
         clock: impl Fn() -> Timestamp,
     ) -> Result<Collected, ApiError> {
         // From here on: what was decided after the database was asked is heard.
@@ -315,7 +312,9 @@ impl Identity {
             let found = row.take().ok_or_else(Problem::not_found)?;
             match found.link().collecting(true, clock()) {
                 Collecting::Unknown => return Err(Problem::not_found().into()),
-                Collecting::Join(_) | Collecting::Again => return self.join_by_link(link_id, request, clock()).await,
+                Collecting::Join(_) | Collecting::Again => {
+                    return self.join_by_link(link_id, request, tried, clock()).await;
+                }
                 Collecting::Waiting { scanned } if Instant::now() >= until => {
                     return Ok(Collected::Pending(LinkPending { scanned, expires_at: found.expires_at }));
                 }
@@ -341,6 +340,7 @@ impl Identity {
         &self,
         link_id: LinkId,
         request: &CollectLink,
+        tried: Tried<'_>,
         now: Timestamp,
     ) -> Result<Collected, ApiError> {
         let refresh = RefreshToken::of_link(&self.keys, request.link_secret.as_ref());
@@ -349,12 +349,13 @@ impl Identity {
             token_hash: refresh.hash(&self.keys),
             token_secret: refresh_token::row_secret(&self.random).map_err(|_| no_random())?.to_vec(),
             expires_at: now.plus(self.auth.refresh_ttl.duration()),
+            way: self.way(&tried),
         };
         let (family, expires_at) = (session.id, session.expires_at);
         let signed_prekey_expires_at = now.plus(SIGNED_PREKEY_LIFE);
         let device = DeviceId::random();
         let collected = self.store.collect_device_link(link_id, device, session, signed_prekey_expires_at, now).await?;
-        let (tokens, is_again) = match collected {
+        let tokens = match collected {
             LinkCollected::Unknown => return Err(Problem::not_found().into()),
             LinkCollected::Full(refusal) => return Err(refused(refusal)),
             LinkCollected::Waiting { .. } => return Err(Problem::unavailable("the link has changed; ask again").into()),
@@ -364,13 +365,13 @@ impl Identity {
                 if !told.is_empty() {
                     self.changes.devices_changed(user_id, &told);
                 }
-                (self.tokens(user_id, device_id, family, 1, &refresh, expires_at, now)?, false)
+                self.tokens(user_id, device_id, family, 1, &refresh, expires_at, now)?
             }
             LinkCollected::Again { user_id, device_id, session_id, expires_at } => {
-                (self.tokens(user_id, device_id, session_id, 1, &refresh, expires_at, now)?, true)
+                self.tokens(user_id, device_id, session_id, 1, &refresh, expires_at, now)?
             }
         };
-        Ok(Collected::Tokens { tokens, is_again })
+        Ok(Collected::Tokens(tokens))
     }
 }
 

@@ -1,44 +1,86 @@
 //! What a user may know of his account's past: the trail, and who tried to sign in.
 //!
-//! Tries are noted behind the answers, for numbers with and without an account alike, and written some seconds later: that
-//! they are written tells nobody anything. *When full:* what does not fit is dropped and counted. *On death:* what was not
-//! written yet is lost; what changed the account stands in its trail.
+//! A sign-in is written in its own transaction. Refused tries are noted behind the answers, for numbers with and without an account
+//! alike, and written some seconds later: an answer takes as long either way. *When full:* refused tries beyond a bound are counted
+//! in a summary, and what does not even fit there is dropped and counted. *On death:* refused tries that were not written yet are
+//! lost; a sign-in never is.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use sotto_protocol::Timestamp;
 use sotto_protocol::logins::Login;
 use sotto_protocol::problem::{ErrorCode, Problem};
 use sotto_protocol::trail::{TrailHead, TrailItem};
-use sotto_protocol::{DeviceId, Timestamp};
 use sotto_schema::StoreError;
-use sotto_schema::rows::logins::{LoginOf, NewLogin};
+use sotto_schema::rows::logins::{LoginOf, LoginWay, OF_VERIFICATION, RefusedLogin};
 use uuid::Uuid;
 
-use super::Identity;
 use super::session::Caller;
+use super::{Identity, network};
 use crate::error::ApiError;
 
-/// Tries that may wait to be written.
+/// Entries that may wait to be written.
 const MOST: usize = 1000;
-/// Tries that are written in one transaction.
+/// Entries of one address (IPv6: /64) that may wait to be written.
+const MOST_OF_PLACE: usize = 50;
+/// Entries that are written in one transaction.
 const AT_ONCE: usize = 100;
 /// Characters of a program's name that are kept.
 const AGENT: usize = 200;
 /// Longer than any history.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Tries that are not written yet.
+/// Refused tries that are not written yet.
 #[derive(Default)]
-pub(super) struct History(Mutex<Vec<NewLogin>>);
+pub(super) struct History(Mutex<Waiting>);
 
-/// A try to sign in, as the request came.
+/// Entries that wait, by whose they are.
+#[derive(Default)]
+struct Waiting {
+    entries: HashMap<LoginOf, Vec<RefusedLogin>>,
+    count: usize,
+    places: HashMap<IpAddr, usize>,
+}
+
+impl Waiting {
+    /// Adds a refused try as an entry of its own, or counts it in a summary. `false`: there was no room.
+    fn add(&mut self, refused: RefusedLogin, place: IpAddr) -> bool {
+        let waiting = self.entries.get_mut(&refused.of).map(Vec::as_mut_slice).unwrap_or_default();
+        let is_own = waiting.iter().filter(|entry| entry.way.is_some()).count() < OF_VERIFICATION;
+        if !is_own
+            && let Some(summary) =
+                waiting.iter_mut().find(|entry| entry.way.is_none() && entry.outcome == refused.outcome)
+        {
+            summary.tries = summary.tries.saturating_add(refused.tries);
+            summary.last_at = summary.last_at.max(refused.last_at);
+            return true;
+        }
+        let of_place = self.places.get(&place).copied().unwrap_or_default();
+        if self.count >= MOST || of_place >= MOST_OF_PLACE {
+            return false;
+        }
+        self.count = self.count.saturating_add(1);
+        self.places.insert(place, of_place.saturating_add(1));
+        let way = refused.way.filter(|_| is_own);
+        self.entries.entry(refused.of).or_default().push(RefusedLogin { way, ..refused });
+        true
+    }
+
+    /// Takes all entries, the oldest first.
+    fn take(&mut self) -> Vec<RefusedLogin> {
+        let mut entries: Vec<_> = std::mem::take(self).entries.into_values().flatten().collect();
+        entries.sort_by_key(|entry| entry.first_at);
+        entries
+    }
+}
+
+/// How somebody tries to sign in, as the request came.
 #[derive(Clone, Copy, Debug)]
 pub struct Tried<'a> {
-    /// Whose try it is.
-    pub of: LoginOf,
-    /// How.
+    /// The method, as the contract has it.
     pub method: &'static str,
     /// From where.
     pub address: IpAddr,
@@ -65,31 +107,25 @@ fn printable(agent: &str) -> Option<String> {
 }
 
 impl Identity {
-    /// Notes a try to sign in with what came of it.
-    pub fn note_login(&self, tried: Tried<'_>, result: Result<DeviceId, &Problem>, now: Timestamp) {
-        let (device_id, outcome) = match result {
-            Ok(device_id) => (Some(device_id), Some("signed_in")),
-            Err(problem) => (None, outcome(problem)),
-        };
-        let Some(outcome) = outcome.filter(|_| self.auth.login_history_days > 0) else {
-            return;
-        };
-        let login = NewLogin {
-            id: Uuid::new_v4(),
-            of: tried.of,
-            device_id,
+    /// How a device signs in, as the history keeps it; `None` where there is none.
+    pub(super) fn way(&self, tried: &Tried<'_>) -> Option<LoginWay> {
+        (self.auth.login_history_days > 0).then(|| LoginWay {
             method: tried.method,
-            outcome,
             address: self.kept_address(tried.address),
             agent: tried.agent.and_then(printable),
-            at: now,
-        };
-        let mut waiting = self.history.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= MOST {
-            metrics::counter!("sotto_logins_dropped_total").increment(1);
+        })
+    }
+
+    /// Notes a try to sign in that was refused.
+    pub fn note_refused(&self, of: LoginOf, tried: &Tried<'_>, problem: &Problem, now: Timestamp) {
+        let (Some(outcome), Some(way)) = (outcome(problem), self.way(tried)) else {
             return;
+        };
+        let refused = RefusedLogin { of, outcome, way: Some(way), tries: 1, first_at: now, last_at: now };
+        let mut waiting = self.history.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waiting.add(refused, network::place(tried.address)) {
+            metrics::counter!("sotto_logins_dropped_total").increment(1);
         }
-        waiting.push(login);
     }
 
     /// Writes what was noted; called by [`Identity::keep_house`], and once more when the server stops.
@@ -97,13 +133,21 @@ impl Identity {
     /// # Errors
     /// The database failed: what was noted is lost.
     pub async fn write_history(&self) -> Result<(), StoreError> {
-        let mut noted = std::mem::take(&mut *self.history.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut noted = self.history.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         while !noted.is_empty() {
             let rest = noted.split_off(noted.len().min(AT_ONCE));
-            self.store.note_logins(noted).await?;
+            self.store.note_refused_logins(noted).await?;
             noted = rest;
         }
         Ok(())
+    }
+
+    /// Makes room for the coming months; called before the listeners open, and by [`Identity::sweep`].
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn keep_history(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.store.keep_logins(self.history_since(now), now).await
     }
 
     /// From when on tries are kept.
@@ -133,6 +177,8 @@ impl Identity {
                 device_id: row.device_id,
                 address: row.address,
                 agent: row.agent,
+                tries: row.tries,
+                last_at: row.tries.map(|_| row.updated_at),
             };
             (row.id, login)
         });
@@ -161,11 +207,53 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sotto_protocol::VerificationId;
 
     #[test]
     fn programs_are_named_by_what_can_be_printed() {
         assert_eq!(printable("App/1.0\u{7}\r\n (x)").as_deref(), Some("App/1.0 (x)"));
         assert_eq!(printable("\u{0}\u{1b}"), None);
         assert_eq!(printable(&"é".repeat(500)).unwrap().chars().count(), AGENT);
+    }
+
+    fn address(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
+    fn refused(of: LoginOf, outcome: &'static str, second: i64) -> RefusedLogin {
+        let way = Some(LoginWay { method: "code", address: None, agent: None });
+        let at = Timestamp::from_millis(second * 1000);
+        RefusedLogin { of, outcome, way, tries: 1, first_at: at, last_at: at }
+    }
+
+    #[test]
+    fn tries_of_one_verification_are_few_entries_and_are_all_counted() {
+        let mut waiting = Waiting::default();
+        let of = LoginOf::Code(VerificationId::random());
+        for second in 0..500 {
+            let outcome = if second % 2 == 0 { "wrong_code" } else { "limited" };
+            assert!(waiting.add(refused(of, outcome, second), address(1)));
+        }
+        let taken = waiting.take();
+        assert_eq!(taken.len(), OF_VERIFICATION + 2);
+        assert_eq!(taken.iter().map(|entry| entry.tries).sum::<i64>(), 500);
+        let last = taken.iter().map(|entry| entry.last_at).max().unwrap();
+        assert_eq!(last, Timestamp::from_millis(499_000));
+        assert_eq!((waiting.count, waiting.take().len()), (0, 0));
+    }
+
+    #[test]
+    fn an_address_takes_its_share_and_no_more() {
+        let mut waiting = Waiting::default();
+        let of = || LoginOf::Code(VerificationId::random());
+        let fits = (0..2000).filter(|second| waiting.add(refused(of(), "wrong_code", *second), address(1))).count();
+        assert_eq!(fits, MOST_OF_PLACE);
+        assert!(waiting.add(refused(of(), "wrong_code", 0), address(2)));
+        for last in 3..=255 {
+            for _ in 0..MOST_OF_PLACE {
+                waiting.add(refused(of(), "wrong_code", 0), address(last));
+            }
+        }
+        assert_eq!((waiting.count, waiting.take().len()), (MOST, MOST));
     }
 }

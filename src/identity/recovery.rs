@@ -1,12 +1,11 @@
 //! Recovery: a new device in the place of all that an account has, for whoever has lost them.
 
-use std::net::IpAddr;
-
 use sotto_protocol::auth::{Purpose, RecoverRequest, Tokens};
 use sotto_protocol::{DeviceId, Timestamp};
 use sotto_schema::account_change::Change;
 
 use super::Identity;
+use super::history::Tried;
 use super::proofs::{Compared, Prover, Showing};
 use super::sign_in::{check_shape, new_device};
 use crate::error::ApiError;
@@ -18,9 +17,9 @@ impl Identity {
     /// # Errors
     /// As [`Identity::login`]; 409 `conflict` for an account that has neither a second factor nor a registration lock: it is
     /// signed in to.
-    pub async fn recover(&self, request: RecoverRequest, address: IpAddr, now: Timestamp) -> Result<Tokens, ApiError> {
+    pub async fn recover(&self, request: RecoverRequest, tried: Tried<'_>, now: Timestamp) -> Result<Tokens, ApiError> {
         check_shape(&request.device, &request.keys)?;
-        let id = request.verification_id;
+        let (id, address) = (request.verification_id, tried.address);
         let code = self.compare_code(id, Purpose::Recovery, &request.code, Prover::Stranger(address), now).await?;
         let showing = Showing {
             totp: request.totp.as_deref(),
@@ -31,7 +30,7 @@ impl Identity {
         let asks = Change::Recover.asks(wait, now);
         let Compared { evidence, field } = self.compare_at_sign_in(asks, showing, &code, address).await?;
         let device = new_device(DeviceId::random(), request.device, self.kept_address(address), request.keys, now);
-        let (device_id, begun) = (device.id, self.begin(now)?);
+        let (device_id, begun) = (device.id, self.begin(&tried, now)?);
         let recovered = self.store.recover(code, evidence, wait, device, begun.session.clone()).await?;
         for removed in &recovered.removed {
             self.device_removed(removed, now);

@@ -17,6 +17,7 @@ use sotto_schema::second_factor::{Asks, Method};
 use uuid::Uuid;
 
 use super::access_token::{self, Claims};
+use super::history::Tried;
 use super::proofs::{Compared, Prover, Showing};
 use super::refresh_token::{self, RefreshToken};
 use super::session::{Caller, unauthenticated};
@@ -49,13 +50,14 @@ impl Identity {
     pub async fn register(
         &self,
         request: RegisterRequest,
-        address: IpAddr,
+        tried: Tried<'_>,
         now: Timestamp,
     ) -> Result<Tokens, ApiError> {
         check_shape(&request.device, &request.keys)?;
+        let address = tried.address;
         let (id, prover) = (request.verification_id, Prover::Stranger(address));
         let code = self.compare_code(id, Purpose::Registration, &request.code, prover, now).await?;
-        let begun = self.begin(now)?;
+        let begun = self.begin(&tried, now)?;
         let showing = Showing {
             totp: request.totp.as_deref(),
             backup_code: request.backup_code.as_deref(),
@@ -85,8 +87,9 @@ impl Identity {
     /// # Errors
     /// 422, 401 `code_rejected`, 429; 401 `second_factor_required` behind the right code, which uses nothing up; 409
     /// `conflict` for a known identity without proof or with other fixed keys; 409 `limit_reached` for a device too many.
-    pub async fn login(&self, request: LoginRequest, address: IpAddr, now: Timestamp) -> Result<Tokens, ApiError> {
+    pub async fn login(&self, request: LoginRequest, tried: Tried<'_>, now: Timestamp) -> Result<Tokens, ApiError> {
         check_shape(&request.device, &request.keys)?;
+        let address = tried.address;
         let (id, prover) = (request.verification_id, Prover::Stranger(address));
         let code = self.compare_code(id, Purpose::Login, &request.code, prover, now).await?;
         let identity_key = request.keys.identity_key.clone().unwrap_or_default();
@@ -103,14 +106,14 @@ impl Identity {
         let asks = if known.is_some() { Asks::Factor } else { Asks::Strongest };
         let Compared { evidence, field } = self.compare_at_sign_in(asks, showing, &code, address).await?;
         let device_id = known.as_ref().map_or_else(DeviceId::random, |known| known.device_id);
-        let begun = self.begin(now)?;
+        let begun = self.begin(&tried, now)?;
         let device = new_device(device_id, request.device, self.kept_address(address), request.keys, now);
         let device = SigningDevice { is_known: known.is_some(), ..device };
         let outcome = self.store.login(code, evidence, device, begun.session.clone()).await?;
         self.signed_in(outcome, field, device_id, begun, now)
     }
 
-    pub(super) fn begin(&self, now: Timestamp) -> Result<Begun, ApiError> {
+    pub(super) fn begin(&self, tried: &Tried<'_>, now: Timestamp) -> Result<Begun, ApiError> {
         let refresh = RefreshToken::random(&self.random).map_err(|_| no_random())?;
         let family = Uuid::new_v4();
         let session = NewSession {
@@ -118,6 +121,7 @@ impl Identity {
             token_hash: refresh.hash(&self.keys),
             token_secret: refresh_token::row_secret(&self.random).map_err(|_| no_random())?.to_vec(),
             expires_at: now.plus(self.auth.refresh_ttl.duration()),
+            way: self.way(tried),
         };
         Ok(Begun { family, refresh, session })
     }

@@ -98,7 +98,7 @@ impl Identity {
     pub async fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
         self.sessions.forget_old(now);
         self.store.sweep_sign_in(now).await?;
-        self.store.keep_logins(self.history_since(now), now).await?;
+        self.keep_history(now).await?;
         self.store.sweep_device_links(now).await?;
         self.delete_accounts(now).await?;
         let life = self.device_life();

@@ -1,6 +1,6 @@
 //! A number that somebody registers while somebody else changes to it.
 
-use crate::identity::{HERE, World, device, in_a_world, keys, status};
+use crate::identity::{HERE, TRIED, World, device, in_a_world, keys, status};
 use crate::support::database::Kind;
 use futures::future::join;
 use sotto_client::protocol::auth::{ChangePhone, Purpose, RegisterRequest};
@@ -21,7 +21,7 @@ in_a_world! {
             let request = RegisterRequest { verification_id, code, device: device(), keys: keys(50 + round, 0), totp: None, backup_code: None, pin: None, replace: None };
             let (changed, registered) = join(
                 world.identity.change_phone(&caller, change, HERE, world.now),
-                world.other.register(request, HERE, world.now),
+                world.other.register(request, TRIED, world.now),
             ).await;
             let owner = match (&changed, &registered) {
                 (Ok(_), Err(_)) => alice.user_id,

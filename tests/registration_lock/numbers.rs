@@ -1,7 +1,9 @@
 //! Numbers that are kept, and given away: below HTTP, where days pass.
 
 use super::{DAY, OTHER_PIN, PIN};
-use crate::identity::{CONFLICT, HERE, LIMITED, REJECTED, UNAUTHENTICATED, World, device, in_a_world, keys, status};
+use crate::identity::{
+    CONFLICT, HERE, LIMITED, REJECTED, TRIED, UNAUTHENTICATED, World, device, in_a_world, keys, status,
+};
 use crate::support::database::Kind;
 use futures::future::join;
 use sotto::error::ApiError;
@@ -42,12 +44,12 @@ impl World {
     /// Asks for the number of an account that has been silent.
     async fn replace(&self, phone: &str, seed: u8) -> Result<Tokens, ApiError> {
         let request = self.registration(phone, seed, None).await;
-        self.identity.register(RegisterRequest { replace: Some(true), ..request }, HERE, self.now).await
+        self.identity.register(RegisterRequest { replace: Some(true), ..request }, TRIED, self.now).await
     }
 
     async fn take(&self, phone: &str, seed: u8, pin: Option<&str>) -> Result<Tokens, ApiError> {
         let request = self.registration(phone, seed, pin).await;
-        self.identity.register(request, HERE, self.now).await
+        self.identity.register(request, TRIED, self.now).await
     }
 }
 
@@ -118,8 +120,8 @@ in_a_world! {
         world.lock(&alice, PHONE, PIN).await;
         let request = world.registration(PHONE, 2, Some(PIN)).await;
         let until = world.now.plus(Duration::from_secs(14 * DAY)).to_string();
-        assert_eq!(free_at(world.identity.register(request.clone(), HERE, world.now).await), until);
-        assert_eq!(status(world.identity.register(request, HERE, world.now).await), REJECTED, "the code has served");
+        assert_eq!(free_at(world.identity.register(request.clone(), TRIED, world.now).await), until);
+        assert_eq!(status(world.identity.register(request, TRIED, world.now).await), REJECTED, "the code has served");
         // The devices are told, and any of them cancels.
         let caller = world.caller(&alice).await;
         assert_eq!(world.identity.deletion(&caller).await.unwrap().deletes_at.unwrap().to_string(), until);
@@ -137,9 +139,9 @@ in_a_world! {
         world.lock(&alice, PHONE, PIN).await;
         world.later(7 * DAY);
         let request = world.registration(PHONE, 2, Some(PIN)).await;
-        let anew = world.identity.register(request.clone(), HERE, world.now).await.unwrap();
+        let anew = world.identity.register(request.clone(), TRIED, world.now).await.unwrap();
         assert_ne!(anew.user_id, alice.user_id);
-        assert_eq!(status(world.identity.register(request, HERE, world.now).await), REJECTED, "the code has served");
+        assert_eq!(status(world.identity.register(request, TRIED, world.now).await), REJECTED, "the code has served");
         world.identity.sweep(world.now).await.unwrap();
         assert_eq!(status(world.identity.authenticate(&alice.access_token, world.now).await), UNAUTHENTICATED);
         // Neither the old PIN nor the old device is anything to the new account.
@@ -155,8 +157,8 @@ in_a_world! {
             world.later(7 * DAY);
             let (one, two) = (world.registration(&phone, 2, Some(PIN)).await, world.registration(&phone, 3, Some(PIN)).await);
             let (one, two) = join(
-                world.identity.register(one, HERE, world.now),
-                world.other.register(two, HERE, world.now),
+                world.identity.register(one, TRIED, world.now),
+                world.other.register(two, TRIED, world.now),
             ).await;
             let (won, lost) = if one.is_ok() { (one, two) } else { (two, one) };
             let (code, _) = status(lost);
@@ -185,7 +187,7 @@ in_a_world! {
                     verification_id, code, device: device(), keys: keys(2, 0), device_proof: None,
                     totp: None, backup_code: None, pin: Some(OTHER_PIN.to_owned()),
                 };
-                assert_eq!(status(world.other.login(request, HERE, world.now).await), REJECTED);
+                assert_eq!(status(world.other.login(request, TRIED, world.now).await), REJECTED);
             }
             world.later(60);
         }

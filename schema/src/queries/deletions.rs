@@ -239,9 +239,8 @@ pub async fn finish(connection: &mut Connection, user: UserId) -> Result<(), Sto
             "DELETE FROM memberships WHERE user_id = $1",
             "DELETE FROM reads WHERE user_id = $1",
             "DELETE FROM marks WHERE user_id = $1",
-            "DELETE FROM logins WHERE user_id = $1",
             "DELETE FROM ended_sessions WHERE user_id = $1",
-            // With devices, sessions, events, second factor, trail and the deletion itself.
+            // With devices, sessions, events, second factor, trail, history of sign-ins and the deletion itself.
             "DELETE FROM users WHERE id = $1",
         ] {
             sql(statement).bind::<Uuid, _>(user).execute(connection).await?;

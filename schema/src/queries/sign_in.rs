@@ -135,7 +135,7 @@ pub async fn login(
     })
 }
 
-/// Begins a token family with its first refresh token, in the caller's transaction.
+/// Begins a token family with its first refresh token, and writes that into the history of sign-ins. In the caller's transaction.
 pub async fn insert_session(
     connection: &mut Connection,
     user: UserId,
@@ -152,7 +152,12 @@ pub async fn insert_session(
     .bind::<Moment, _>(now)
     .execute(connection)
     .await?;
-    insert_token(connection, session.id, 1, &session.token_hash, &session.token_secret, session.expires_at, now).await
+    insert_token(connection, session.id, 1, &session.token_hash, &session.token_secret, session.expires_at, now)
+        .await?;
+    match &session.way {
+        Some(way) => logins::signed_in(connection, user, device, way, now).await,
+        None => Ok(()),
+    }
 }
 
 async fn insert_token(

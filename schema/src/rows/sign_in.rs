@@ -1,6 +1,7 @@
 //! What signing in brings to the store, and what it gets back.
 
 use super::DevicesChange;
+use super::logins::LoginWay;
 use super::reauthentication::Proved;
 use crate::second_factor::Method;
 use crate::types::{Moment, Uuid, Word};
@@ -154,6 +155,8 @@ pub struct NewSession {
     pub token_secret: Vec<u8>,
     /// When the refresh token ends.
     pub expires_at: Timestamp,
+    /// How the device signs in; `None` where no history is kept.
+    pub way: Option<LoginWay>,
 }
 
 /// What became of a try.

@@ -1,11 +1,11 @@
 //! The history of sign-ins.
 
-use crate::rows::logins::{LoginRow, NewLogin};
+use crate::rows::logins::{LoginRow, RefusedLogin};
 use sotto_protocol::{Timestamp, UserId};
 
 super::facade! {
-    /// Writes tries to sign in of accounts that exist; others leave nothing.
-    write fn note_logins(logins: Vec<NewLogin>) -> () = logins::note;
+    /// Writes refused tries to sign in of accounts that exist; others leave nothing. Beyond a bound they are counted.
+    write fn note_refused_logins(logins: Vec<RefusedLogin>) -> () = logins::refused;
     /// Tries of a user since a moment and before an entry (its time and id), newest first.
     read fn logins_before(user: UserId, since: Timestamp, before: (Timestamp, uuid::Uuid), limit: i64) -> Vec<LoginRow> = logins::before;
     /// Makes room for the coming months, and forgets tries from before a moment: whole months on PostgreSQL, some

@@ -1,0 +1,4 @@
+-- The request for a code that a refused try was made with: its entries are bounded.
+ALTER TABLE logins ADD COLUMN verification_id BLOB;
+-- Refused tries that a summary stands for; NULL: the entry stands for one try. A summary's updated_at is its last try.
+ALTER TABLE logins ADD COLUMN tries BIGINT;
