@@ -2,6 +2,7 @@
 
 mod guesses;
 mod history;
+mod identity_keys;
 mod owners;
 mod proxies;
 mod unread;
