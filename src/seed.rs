@@ -10,6 +10,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde::Serialize;
 use sotto_protocol::conversation::ConversationType;
+use sotto_protocol::keys::identity_text;
 use sotto_protocol::{ConversationId, DeviceId, Timestamp, UserId};
 use sotto_schema::rows::seed::{Seed, SeedConversation, SeedUser};
 use sotto_schema::{Store, StoreError};
@@ -180,13 +181,14 @@ fn bytes<const N: usize>(random: &SystemRandom) -> Result<[u8; N], SeedError> {
 /// A user with a device. Its keys are as good as real ones to whoever asks for them, but nobody has the private halves.
 fn user(random: &SystemRandom, number: u64) -> Result<SeedUser, SeedError> {
     let signing = Ed25519KeyPair::from_seed_unchecked(&bytes::<32>(random)?).map_err(|_| SeedError::Random)?;
-    let signed_prekey = bytes::<32>(random)?;
+    let (identity_key, signed_prekey) = (bytes::<32>(random)?, bytes::<32>(random)?);
     Ok(SeedUser {
         user_id: UserId::random(),
         phone: format!("{AREA}{number:012}"),
         device_id: DeviceId::random(),
-        identity_key: bytes::<32>(random)?.to_vec(),
+        identity_key: identity_key.to_vec(),
         signing_key: signing.public_key().as_ref().to_vec(),
+        identity_signature: signing.sign(&identity_text(&identity_key)).as_ref().to_vec(),
         signed_prekey: signed_prekey.to_vec(),
         signature: signing.sign(&signed_prekey).as_ref().to_vec(),
         family: Uuid::new_v4(),

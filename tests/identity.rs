@@ -195,6 +195,7 @@ pub fn keys(seed: u8, first_id: i64) -> Keys {
         registration_id: Some(7),
         identity_key: Some(identity_key(seed).public().into()),
         signing_key: None,
+        identity_signature: None,
         signed_prekey: Some(signed(seed, 1, identity_key(100).public())),
         one_time_prekeys: Some(one_time(first_id..first_id + 10)),
         pq_last_resort_prekey: Some(signed(seed, 1, kyber(1))),

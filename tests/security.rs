@@ -7,6 +7,7 @@ mod fan_out;
 mod flood;
 mod guesses;
 mod history;
+mod identity_keys;
 mod owners;
 mod proxies;
 mod remains;

@@ -47,6 +47,14 @@ pub enum Error {
         /// Which device.
         device_id: DeviceId,
     },
+    /// A device's identity key is not the one that its signing key has signed: somebody may stand in between.
+    #[error("the identity key of device {device_id} of user {user_id} is signed wrongly")]
+    IdentityForged {
+        /// Whose device.
+        user_id: UserId,
+        /// Which device.
+        device_id: DeviceId,
+    },
     /// None of the receiver's devices speaks Olm.
     #[error("no device of user {0} speaks this client's encryption")]
     NoCommonSuite(UserId),

@@ -213,7 +213,11 @@ impl Client {
         let is_final = match &error {
             // Another session of this device can still send it.
             Error::Problem(problem) => problem.code != ErrorCode::Unauthenticated,
-            Error::TooLarge | Error::NoCommonSuite(_) | Error::IdentityChanged { .. } | Error::Crypto(_) => true,
+            Error::TooLarge
+            | Error::NoCommonSuite(_)
+            | Error::IdentityChanged { .. }
+            | Error::IdentityForged { .. }
+            | Error::Crypto(_) => true,
             _ => false,
         };
         if !is_final {

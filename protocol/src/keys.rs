@@ -1,6 +1,6 @@
 //! Bodies of the key directory: what a device publishes, and what others get of it.
 
-use crate::{Binary, DeviceId, Timestamp, UserId, json};
+use crate::{Binary, DeviceId, Timestamp, UserId, json, limits};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -66,6 +66,10 @@ pub struct Keys {
     /// Ed25519 key; required for `olm`, absent for `signal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<Binary>,
+    /// `olm`: the signing key's signature over [`identity_text`]; optional in 0.1, required for new devices from 0.2 on. Absent
+    /// for `signal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_signature: Option<Binary>,
     /// Medium-term key (`olm`: the fallback key).
     #[serde(default, deserialize_with = "json::optional_object", skip_serializing_if = "Option::is_none")]
     pub signed_prekey: Option<SignedKey>,
@@ -78,6 +82,12 @@ pub struct Keys {
     /// Kyber-1024, at most 100.
     #[serde(default, deserialize_with = "json::optional_objects", skip_serializing_if = "Option::is_none")]
     pub pq_one_time_prekeys: Option<Vec<SignedKey>>,
+}
+
+/// The bytes that the signature of an identity key stands over: the prefix in UTF-8, then the key.
+#[must_use]
+pub fn identity_text(identity_key: &[u8]) -> Vec<u8> {
+    [limits::IDENTITY_PREFIX.as_bytes(), identity_key].concat()
 }
 
 /// `GET /v1/keys/count`.
@@ -104,6 +114,8 @@ pub struct Bundle {
     pub identity_key: Binary,
     /// For `olm`.
     pub signing_key: Option<Binary>,
+    /// For `olm`: the signing key's signature over [`identity_text`]; `null` for devices from before 0.2.
+    pub identity_signature: Option<Binary>,
     /// Medium-term key; left out with `claim=false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_prekey: Option<SignedKey>,

@@ -60,5 +60,7 @@ pub const MAX_REQUEST_ID: u64 = (1 << 53) - 1;
 pub const SUBPROTOCOL: &str = "sotto.v1.json";
 /// What a device proof signs, before the verification id.
 pub const DEVICE_PROOF_PREFIX: &str = "sotto-device-proof-v1:";
+/// What the signature of an identity key stands over, before the key's bytes.
+pub const IDENTITY_PREFIX: &str = "sotto-identity-v1:";
 /// What the proof of a device that is linked signs, before the link's id and the challenge.
 pub const LINK_PROOF_PREFIX: &str = "sotto-link-proof-v1:";

@@ -58,6 +58,7 @@ table! {
         last_active_at -> Moment,
         created_at -> Moment,
         updated_at -> Moment,
+        identity_signature -> Nullable<Binary>,
     }
 }
 

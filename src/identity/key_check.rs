@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use ed25519_dalek::{Signature, VerifyingKey};
-use sotto_protocol::keys::{Keys, SignedKey, Suite};
+use sotto_protocol::keys::{Keys, SignedKey, Suite, identity_text};
 use sotto_protocol::{Binary, FieldError, limits};
 
 use super::xeddsa::{self, IdentityKey};
@@ -128,6 +128,9 @@ impl Check<'_> {
             // With a wrong identity every signature would be wrong too, which helps nobody.
             return;
         }
+        if let Some(signature) = &keys.identity_signature {
+            self.identity_signature(signature, signer);
+        }
         if let Some(key) = &keys.signed_prekey {
             self.signed("signed_prekey", key, signer, Kind::Curve);
         }
@@ -175,6 +178,19 @@ impl Check<'_> {
             if keys.pq_one_time_prekeys.as_ref().is_some_and(|list| !list.is_empty()) {
                 self.fail("pq_one_time_prekeys", "not_allowed");
             }
+        }
+    }
+
+    fn identity_signature(&mut self, signature: &Binary, signer: &Signer<'_>) {
+        let is_signed =
+            |key: &[u8]| is_signature(signer.suite, key, &identity_text(signer.identity_key), signature.as_ref());
+        match signer.suite {
+            Suite::Signal => self.fail("identity_signature", "not_allowed"),
+            Suite::Olm if signature.len() != xeddsa::SIGNATURE_LEN => self.fail("identity_signature", "wrong_length"),
+            Suite::Olm if !signer.signing_key.is_some_and(is_signed) => {
+                self.fail("identity_signature", "invalid_signature");
+            }
+            Suite::Olm => {}
         }
     }
 
@@ -281,6 +297,7 @@ mod tests {
             registration_id: Some(1),
             identity_key: Some(identity.public().into()),
             signing_key: None,
+            identity_signature: None,
             signed_prekey: Some(signed(&identity, 0, curve(2).0)),
             one_time_prekeys: Some(vec![OneTimeKey { key_id: MAX_KEY_ID, public_key: curve(3) }]),
             pq_last_resort_prekey: Some(signed(&identity, 1, kyber(1))),
@@ -292,9 +309,12 @@ mod tests {
         let signing = ed25519_dalek::SigningKey::from_bytes(&[5; 32]);
         let key = curve(2).0[1..].to_vec();
         let signature = signing.sign(&key).to_bytes().to_vec();
+        let identity_key = curve(1).0[1..].to_vec();
+        let identity_signature = signing.sign(&identity_text(&identity_key)).to_bytes().to_vec();
         Keys {
             suite: Some(Suite::Olm),
-            identity_key: Some(curve(1).0[1..].to_vec().into()),
+            identity_key: Some(identity_key.into()),
+            identity_signature: Some(identity_signature.into()),
             signing_key: Some(signing.verifying_key().to_bytes().to_vec().into()),
             signed_prekey: Some(SignedKey { key_id: 1, public_key: key.into(), signature: signature.into() }),
             one_time_prekeys: Some(Vec::new()),
@@ -340,6 +360,50 @@ mod tests {
         let mut keys = olm();
         keys.signed_prekey.as_mut().unwrap().signature.0[40] ^= 1;
         assert_eq!(errors(&keys), one("signed_prekey/signature", "invalid_signature"));
+    }
+
+    #[test]
+    fn an_identity_key_is_signed_by_the_signing_key_or_not_at_all() {
+        assert!(complete("/keys", &Keys { identity_signature: None, ..olm() }).is_ok());
+        let mut keys = olm();
+        keys.identity_signature.as_mut().unwrap().0[40] ^= 1;
+        assert_eq!(errors(&keys), one("identity_signature", "invalid_signature"));
+        keys.identity_signature.as_mut().unwrap().0.pop();
+        assert_eq!(errors(&keys), one("identity_signature", "wrong_length"));
+        // Over another key, over the key without the prefix, and by another signing key.
+        let mut keys = Keys { identity_key: Some(curve(9).0[1..].to_vec().into()), ..olm() };
+        assert_eq!(errors(&keys), one("identity_signature", "invalid_signature"));
+        let signing = ed25519_dalek::SigningKey::from_bytes(&[5; 32]);
+        let bare = signing.sign(keys.identity_key.as_ref().unwrap().as_ref()).to_bytes().to_vec();
+        keys.identity_signature = Some(bare.into());
+        assert_eq!(errors(&keys), one("identity_signature", "invalid_signature"));
+        let other = ed25519_dalek::SigningKey::from_bytes(&[6; 32]);
+        let identity_key = olm().identity_key.unwrap();
+        let signature = other.sign(&identity_text(identity_key.as_ref())).to_bytes().to_vec();
+        let keys = Keys { identity_signature: Some(signature.into()), ..olm() };
+        assert_eq!(errors(&keys), one("identity_signature", "invalid_signature"));
+        let keys = Keys { identity_signature: olm().identity_signature, ..signal() };
+        assert_eq!(errors(&keys), one("identity_signature", "not_allowed"));
+        // Alone, for a device that is stored.
+        let whole = olm();
+        let signer = complete("", &whole).unwrap();
+        let alone = |signature: Option<Binary>| Keys { identity_signature: signature, ..Keys::default() };
+        assert!(part("", &alone(olm().identity_signature), &signer, None).is_ok());
+        let wrong = part("", &alone(Some(vec![0; 64].into())), &signer, None).unwrap_err();
+        assert_eq!(wrong, [FieldError::at("/identity_signature", "invalid_signature")]);
+    }
+
+    /// Made with OpenSSL, by the key of RFC 8032 section 7.1, test 1.
+    #[test]
+    fn the_signature_of_an_identity_key_is_what_others_compute() {
+        let hex = |text: &str| data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap();
+        let identity_key = hex("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a");
+        let signing_key = hex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+        let signature = hex(concat!(
+            "01e129f31f19a64e9e143b3758c4ae1d5bca7cd2c8548ffe49a4a2a70411e133",
+            "dbae0b674eecabc431fe5208d0705ac773453a75f48974281d60fc42130ac805"
+        ));
+        assert!(is_signature(Suite::Olm, &signing_key, &identity_text(&identity_key), &signature));
     }
 
     #[test]

@@ -52,6 +52,7 @@ macro_rules! keys {
             may(concat!($prefix, "/registration_id"), Number(1, 16_383)),
             $need(concat!($prefix, "/identity_key"), Bytes),
             $need(concat!($prefix, "/signing_key"), Bytes),
+            may(concat!($prefix, "/identity_signature"), Bytes),
             $need(concat!($prefix, "/signed_prekey"), Object),
             must(concat!($prefix, "/signed_prekey/key_id"), Number(0, (1 << 31) - 1)),
             must(concat!($prefix, "/signed_prekey/public_key"), Bytes),

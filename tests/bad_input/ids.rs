@@ -176,6 +176,9 @@ on_both! {
         let key = room.alice_keys["one_time_prekeys"][0].clone();
         let many: Vec<Value> = (0..101).map(|id| json!({"key_id": 1_000 + id, "public_key": key["public_key"]})).collect();
         let cases = [
+            (change("/identity_signature", zeros(64)), "/identity_signature"),
+            (change("/identity_signature", zeros(63)), "/identity_signature"),
+            (change("/identity_signature", others["identity_signature"].clone()), "/identity_signature"),
             (change("/signed_prekey/signature", zeros(64)), "/signed_prekey/signature"),
             (change("/signed_prekey/signature", zeros(63)), "/signed_prekey/signature"),
             (change("/signed_prekey/public_key", zeros(32)), "/signed_prekey/signature"),

@@ -5,7 +5,7 @@ use crate::store::Tx;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use sotto_protocol::device_link::proof_text;
-use sotto_protocol::keys::{Keys, OneTimeKey, SignedKey, Suite};
+use sotto_protocol::keys::{Keys, OneTimeKey, SignedKey, Suite, identity_text};
 use sotto_protocol::{Binary, LinkId, Timestamp, VerificationId, limits};
 use vodozemac::KeyId;
 use vodozemac::olm::{Account, AccountPickle};
@@ -111,7 +111,10 @@ fn unpublished_keys(account: &Account) -> Result<Keys> {
         signed_prekey = Some(SignedKey { key_id: number(name)?, public_key: key.to_vec().into(), signature });
     }
     let one_time_prekeys = (!one_time.is_empty()).then_some(one_time);
-    Ok(Keys { signed_prekey, one_time_prekeys, ..Keys::default() })
+    // In every upload: a device from before 0.2 becomes a signed one with its next keys.
+    let identity = identity_text(account.curve25519_key().as_bytes());
+    let identity_signature = Some(account.sign(&identity).to_bytes().to_vec().into());
+    Ok(Keys { identity_signature, signed_prekey, one_time_prekeys, ..Keys::default() })
 }
 
 /// The number in a key's name: the account counts its keys, which makes ids that grow and that a

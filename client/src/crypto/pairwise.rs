@@ -5,7 +5,7 @@ use super::{Me, Opened, Opening, account, curve_key};
 use crate::error::{Error, Result};
 use crate::event::Reason;
 use crate::store::{QueuedMessage, Tx};
-use sotto_protocol::keys::{Bundle, Suite};
+use sotto_protocol::keys::{Bundle, Suite, identity_text};
 use sotto_protocol::message::{Envelope, Message, Sender};
 use sotto_protocol::{ConversationId, DeviceId, UserId};
 use vodozemac::Ed25519PublicKey;
@@ -51,6 +51,24 @@ pub(crate) fn without_session(
     Ok(missing)
 }
 
+/// The Ed25519 key of a bundle.
+fn signing_key(bundle: &Bundle) -> Result<Ed25519PublicKey> {
+    let key = bundle.signing_key.as_ref().and_then(|key| <&[u8; 32]>::try_from(key.0.as_slice()).ok());
+    key.and_then(|key| Ed25519PublicKey::from_slice(key).ok())
+        .ok_or_else(|| Error::protocol("a bundle without signing key"))
+}
+
+/// Refuses a bundle whose identity key is signed wrongly. One without a signature is accepted: the device is from before 0.2.
+pub(crate) fn check_identity(user: UserId, bundle: &Bundle) -> Result<()> {
+    let Some(signature) = bundle.identity_signature.as_ref().filter(|_| bundle.suite == Suite::Olm) else {
+        return Ok(());
+    };
+    let is_signed = Ed25519Signature::from_slice(&signature.0).is_ok_and(|signature| {
+        signing_key(bundle).is_ok_and(|key| key.verify(&identity_text(&bundle.identity_key.0), &signature).is_ok())
+    });
+    if is_signed { Ok(()) } else { Err(Error::IdentityForged { user_id: user, device_id: bundle.device_id }) }
+}
+
 /// Begins a session with a device from what the key directory gave.
 pub(crate) fn start_session(
     tx: &mut Tx<'_>,
@@ -61,14 +79,10 @@ pub(crate) fn start_session(
     if bundle.suite != Suite::Olm {
         return Ok(());
     }
+    check_identity(user, bundle)?;
     tx.pin_identity(user, bundle.device_id, bundle.suite, &bundle.identity_key.0, true)?;
     let prekey = bundle.signed_prekey.as_ref().ok_or_else(|| Error::protocol("a bundle without signed prekey"))?;
-    let signing_key = bundle
-        .signing_key
-        .as_ref()
-        .and_then(|key| <&[u8; 32]>::try_from(key.0.as_slice()).ok())
-        .and_then(|key| Ed25519PublicKey::from_slice(key).ok())
-        .ok_or_else(|| Error::protocol("a bundle without signing key"))?;
+    let signing_key = signing_key(bundle)?;
     let signature = Ed25519Signature::from_slice(&prekey.signature.0).map_err(Error::crypto)?;
     signing_key.verify(&prekey.public_key.0, &signature).map_err(Error::crypto)?;
     let chosen = bundle.one_time_prekey.as_ref().map_or(&prekey.public_key, |key| &key.public_key);

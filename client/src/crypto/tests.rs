@@ -44,6 +44,7 @@ impl Device {
             registration_id: None,
             identity_key: self.keys.identity_key.clone().unwrap(),
             signing_key: self.keys.signing_key.clone(),
+            identity_signature: self.keys.identity_signature.clone(),
             signed_prekey: self.keys.signed_prekey.clone(),
             one_time_prekey,
             pq_prekey: None,
@@ -425,4 +426,31 @@ async fn the_outbox_keeps_bytes_order_and_count() {
         .await
         .unwrap();
     assert_eq!(reopened, [first_id, second_id], "after a restore everything of the last day goes again");
+}
+
+#[tokio::test]
+async fn an_identity_key_that_is_signed_wrongly_is_refused_and_not_remembered() {
+    let alice = Device::new(UserId::random()).await;
+    let mut bob = Device::new(UserId::random()).await;
+    let mut mallory = Device::new(bob.me.user_id).await;
+    let (user, device, direct) = (bob.me.user_id, bob.me.device_id, ConversationId::random());
+    let (right, others) = (bob.bundle(), mallory.bundle());
+    let forged = [
+        Bundle { identity_key: others.identity_key.clone(), ..right.clone() },
+        Bundle { identity_signature: others.identity_signature.clone(), ..right.clone() },
+        Bundle { identity_signature: Some(vec![0; 63].into()), ..right.clone() },
+        Bundle { signing_key: None, ..right.clone() },
+    ];
+    for forged in forged {
+        let listed = forged.clone();
+        let refused = alice.store.run(move |tx| tx.put_device_list(user, &[listed])).await;
+        assert!(matches!(refused, Err(Error::IdentityForged { .. })));
+        let refused = alice.store.run(move |tx| pairwise::start_session(tx, direct, user, &forged)).await;
+        assert!(matches!(refused, Err(Error::IdentityForged { .. })));
+        assert_eq!(alice.store.run(move |tx| tx.identity_key(device)).await.unwrap(), None);
+    }
+    // A device from before 0.2 has no signature.
+    let unsigned = Bundle { identity_signature: None, ..right.clone() };
+    alice.store.run(move |tx| tx.put_device_list(user, &[unsigned])).await.unwrap();
+    alice.store.run(move |tx| pairwise::start_session(tx, direct, user, &right)).await.unwrap();
 }

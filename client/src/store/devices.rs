@@ -2,6 +2,7 @@
 
 use super::schema::{device_lists, devices};
 use super::{Tx, id};
+use crate::crypto::pairwise::check_identity;
 use crate::error::{Error, Result};
 use diesel::prelude::*;
 use sotto_protocol::keys::{Bundle, Suite};
@@ -89,6 +90,7 @@ impl Tx<'_> {
             .set(devices::listed.eq(false))
             .execute(self.connection)?;
         for bundle in bundles {
+            check_identity(user, bundle)?;
             self.pin_identity(user, bundle.device_id, bundle.suite, &bundle.identity_key.0, true)?;
         }
         diesel::replace_into(device_lists::table)

@@ -115,8 +115,10 @@ pub async fn known(
 
 /// The present devices of a user with what must not change.
 pub async fn of_user(connection: &mut Connection, user: UserId) -> Result<Vec<DeviceKeysRow>, StoreError> {
-    Ok(sql("SELECT id AS device_id, suite, registration_id, identity_key, signing_key FROM devices \
-         WHERE user_id = $1 ORDER BY id")
+    Ok(sql(
+        "SELECT id AS device_id, suite, registration_id, identity_key, signing_key, identity_signature FROM devices \
+         WHERE user_id = $1 ORDER BY id",
+    )
     .bind::<Uuid, _>(user)
     .load(connection)
     .await?)

@@ -69,6 +69,14 @@ pub async fn put(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     lock(connection, device, now).await?;
+    if let Some(signature) = &keys.identity_signature {
+        sql("UPDATE devices SET identity_signature = $2, updated_at = $3 WHERE id = $1")
+            .bind::<Uuid, _>(device)
+            .bind::<Binary, _>(signature.as_ref())
+            .bind::<Moment, _>(now)
+            .execute(connection)
+            .await?;
+    }
     if let Some(key) = &keys.signed_prekey {
         replace(connection, device, SIGNED, key, Some(signed_expires_at), now).await?;
     }
@@ -213,7 +221,7 @@ pub async fn upload(
 
 /// What is stored of a device's identity.
 pub async fn identity(connection: &mut Connection, device: DeviceId) -> Result<Option<DeviceKeysRow>, StoreError> {
-    Ok(sql("SELECT id AS device_id, suite, registration_id, identity_key, signing_key FROM devices WHERE id = $1")
+    Ok(sql("SELECT id AS device_id, suite, registration_id, identity_key, signing_key, identity_signature FROM devices WHERE id = $1")
         .bind::<Uuid, _>(device)
         .get_result(connection)
         .await
@@ -291,6 +299,7 @@ async fn bundle(
         registration_id: device.registration_id,
         identity_key: device.identity_key.into(),
         signing_key: device.signing_key.map(Into::into),
+        identity_signature: device.identity_signature.map(Into::into),
         signed_prekey: None,
         one_time_prekey: None,
         pq_prekey: None,

@@ -22,7 +22,7 @@ pub async fn seed(connection: &mut Connection, seed: Seed, now: Timestamp) -> Re
             given_rows!()
         ),
         concat!(
-            "INSERT INTO devices (id, user_id, name, platform, suite, identity_key, signing_key, account_seen, \
+            "INSERT INTO devices (id, user_id, name, platform, suite, identity_key, signing_key, identity_signature, account_seen, \
              last_active_at, created_at, updated_at) SELECT ",
             given_uuid!("device"),
             ", ",
@@ -31,6 +31,8 @@ pub async fn seed(connection: &mut Connection, seed: Seed, now: Timestamp) -> Re
             given_bytes!("identity_key"),
             ", ",
             given_bytes!("signing_key"),
+            ", ",
+            given_bytes!("identity_signature"),
             ", 0, $2, $2, $2 ",
             given_rows!()
         ),

@@ -27,6 +27,9 @@ pub struct DeviceKeysRow {
     /// Its Ed25519 key, for `olm`.
     #[diesel(sql_type = Nullable<Binary>)]
     pub signing_key: Option<Vec<u8>>,
+    /// Its signature over the identity key, for `olm`.
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub identity_signature: Option<Vec<u8>>,
 }
 
 /// A request for the keys of a user's devices.

@@ -18,6 +18,8 @@ pub struct SeedUser {
     pub identity_key: Vec<u8>,
     /// Ed25519, 32 bytes.
     pub signing_key: Vec<u8>,
+    /// The signing key's over the identity key, 64 bytes.
+    pub identity_signature: Vec<u8>,
     /// Curve25519, 32 bytes.
     pub signed_prekey: Vec<u8>,
     /// The signing key's over the signed prekey, 64 bytes.
@@ -60,6 +62,7 @@ impl Seed {
                 "device": hex(user.device_id.as_bytes()),
                 "identity_key": hex(&user.identity_key),
                 "signing_key": hex(&user.signing_key),
+                "identity_signature": hex(&user.identity_signature),
                 "signed_prekey": hex(&user.signed_prekey),
                 "signature": hex(&user.signature),
                 "family": hex(user.family.as_bytes()),
