@@ -76,6 +76,10 @@ const BEHIND: &[Member] = &[may("/totp", Word), may("/backup_code", Word), may("
 const AGAIN: &[Member] =
     &[must("/verification_id", Id), must("/code", Word), may("/totp", Word), may("/backup_code", Word)];
 
+/// The proof of who confirms a link. What is missing of it is found after the link was found.
+const LINK_PROOF: &[Member] =
+    &[may("/verification_id", Id), may("/code", Word), may("/totp", Word), may("/backup_code", Word)];
+
 /// A device that wants to be linked, and what its QR code says.
 const LINK: &[Member] = &[must("/device", Object), must("/keys", Object)];
 const LINK_CODE: &[Member] = &[must("/challenge", Bytes), must("/identity_key", Bytes)];
@@ -206,6 +210,7 @@ pub fn cases(room: &Room) -> Vec<Case> {
             Some((409, "conflict")),
         ),
         with(case(post.clone(), "/v1/auth/totp/disable"), again.clone(), &[AGAIN], rejected),
+        with(case(post.clone(), "/v1/auth/totp/undo"), again.clone(), &[AGAIN], rejected),
         with(case(post.clone(), "/v1/auth/backup_codes"), again.clone(), &[AGAIN], rejected),
         case(get.clone(), "/v1/auth/registration_lock"),
         with(case(put.clone(), "/v1/auth/registration_lock"), lock, &[AGAIN, &[must("/pin", Word)]], rejected),
@@ -230,7 +235,7 @@ pub fn cases(room: &Room) -> Vec<Case> {
         )),
         with(case(post.clone(), "/v1/auth/links/{link_id}/scan"), link_code.clone(), &[LINK_CODE], nowhere),
         with(case(post.clone(), "/v1/auth/links/{link_id}/refuse"), link_code, &[LINK_CODE], nowhere),
-        with(case(post.clone(), "/v1/auth/links/{link_id}/confirm"), confirm, &[LINK_CODE, AGAIN], nowhere),
+        with(case(post.clone(), "/v1/auth/links/{link_id}/confirm"), confirm, &[LINK_CODE, LINK_PROOF], nowhere),
         with(
             case(post.clone(), "/v1/auth/links/{link_id}/tokens"),
             json!({"link_secret": "AAAA", "challenge": "AAAA", "proof": "AAAA"}),
