@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(wrong, [FieldError::at("/identity_signature", "invalid_signature")]);
     }
 
-    /// Made with OpenSSL, by the key of RFC 8032 section 7.1, test 1.
+    /// Made with the Python package `cryptography`, by the key of RFC 8032 section 7.1, test 1.
     #[test]
     fn the_signature_of_an_identity_key_is_what_others_compute() {
         let hex = |text: &str| data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap();
