@@ -127,7 +127,7 @@ pub struct Route {
     pub path: &'static str,
     /// The methods, but HEAD.
     pub methods: &'static [&'static str],
-    /// As what kind of request anybody may ask, without an access token; none: nobody may.
+    /// The kind that requests without an access token are counted as; `None`: the route needs a token.
     pub open: Option<Open>,
 }
 

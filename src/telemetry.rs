@@ -68,8 +68,8 @@ const CARRIERS: [(&str, &str); 2] = [
     ("rustls", "messages of TLS handshakes, with tickets that resume a session"),
 ];
 
-/// The targets that a filter names. Below `info` nothing of a library is logged that is not among them: libraries log
-/// what passes through them, and do not know which of it is secret.
+/// The targets that a filter names. Every other library logs nothing below `info`, because libraries log what passes
+/// through them, and do not know which of it is secret.
 #[derive(Debug)]
 struct Named(Vec<String>);
 

@@ -41,8 +41,8 @@ impl Canaries {
 }
 
 impl Canary {
-    /// As a program might write it: as it is, as a list of numbers, in hexadecimal, and in base64 at each place among
-    /// other bytes. Of base64 only the characters count that nothing beside the secret changes.
+    /// Returns the forms in which a program might write the secret: as it is, as a list of numbers, in hexadecimal, and in
+    /// base64 at each offset. Of base64 only those characters are used that do not depend on the bytes around the secret.
     fn forms(&self) -> Vec<Vec<u8>> {
         let numbers: Vec<String> = self.bytes.iter().map(u8::to_string).collect();
         let mut forms = vec![

@@ -1,19 +1,19 @@
-//! Which connections are taken: so many at once, and so many of one network.
+//! Admission control for connections: limits their total number and the number per network.
 //!
-//! A [`Place`] is taken before anything is kept for a connection, and stays with it: with its HTTP, with the socket that it
-//! becomes, until it ends.
+//! A connection gets a [`Place`] before any memory is kept for it, and holds the place until it ends, also after it has become
+//! a socket.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many connections are taken.
+/// Limits on the number of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// At most so many at once.
+    /// Most connections at once.
     pub most: usize,
-    /// … of one network.
+    /// Most connections of one network at once.
     pub per_network: usize,
 }
 
@@ -28,12 +28,12 @@ struct Inner {
     networks: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// Why a connection is not taken.
+/// The limit that refuses a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// There are as many as are taken.
+    /// The limit of all connections is reached.
     Node,
-    /// Its network has as many as it may.
+    /// The limit of the connection's network is reached.
     Network,
 }
 
@@ -44,7 +44,8 @@ impl Connections {
         Self(Arc::new(Inner { limits, count: AtomicUsize::new(0), networks: Mutex::default() }))
     }
 
-    /// Takes one more. `network`: whose it is, as one address; none: that is not known yet, and it counts for nobody.
+    /// Admits one more connection. `network` is its network, as one address; with `None` the network is not known yet, and the
+    /// connection counts against no network.
     ///
     /// # Errors
     /// There is no room for it.

@@ -12,7 +12,7 @@ pub(crate) struct Room {
     each: usize,
 }
 
-/// What is taken for the size of an item before one was read: the first read brings few, in case they are large.
+/// Size that is assumed for an item before one was read. It is high, so that the first read brings few items.
 const FIRST: usize = 64 * 1024;
 
 impl Room {

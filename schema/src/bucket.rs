@@ -3,8 +3,8 @@
 use sotto_protocol::Timestamp;
 use std::time::Duration;
 
-/// Takes what needs `cost` of the time `span` in which an empty bucket fills. Gives the moment at which the bucket will be
-/// full again, or how long to wait until there is enough in it.
+/// Takes the amount that refills in the time `cost`, from a bucket that fills in the time `span`. Returns the moment at which
+/// the bucket will be full again, or how long to wait until there is enough in it.
 ///
 /// More than the whole bucket is never asked for: such a cost counts as the whole.
 pub(crate) fn take(full_at: Timestamp, cost: Duration, span: Duration, now: Timestamp) -> Result<Timestamp, Duration> {

@@ -1,8 +1,9 @@
 //! The number of an account as a decision without I/O: who gets it, and when.
 //!
-//! A number in use is signed in to. It is given to a new account, and the one that had it deleted, only by who shows the strongest
-//! guard of that account, or asks for it when none of its devices was heard of for a while: numbers are given to other people sooner or
-//! later. An account that was heard of lately is told first, and has its time of grace.
+//! A number in use belongs to its account, whose owner signs in. It is given to a new account, and the old account is
+//! deleted, only if the request shows the strongest guard of the old account, or asks for it after none of its devices was
+//! heard of for a while, because numbers are given to other people sooner or later. An account that was heard of lately is
+//! notified first and has a grace period.
 
 use crate::second_factor::{Method, Verdict};
 use sotto_protocol::Timestamp;

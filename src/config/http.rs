@@ -31,7 +31,7 @@ section! {
         /// Web origins that may call from a browser. Empty: no CORS headers, and an upgrade that carries an `Origin` is refused.
         /// `SOTTO_HTTP__ALLOWED_ORIGINS`
         pub allowed_origins: Vec<Origin> = Vec::new();
-        /// Proxies that are believed when they say for whom they ask. Empty: nobody is. With a proxy the main listener counts as public even on loopback.
+        /// Proxies that are trusted to name the client of a request. Empty: none. With a proxy the main listener counts as public even on loopback.
         /// `SOTTO_HTTP__TRUSTED_PROXIES`
         pub trusted_proxies: Vec<Network> = Vec::new();
         /// The header in which they say it, `x-forwarded-for` or `forwarded` (RFC 7239). The other one is not read.

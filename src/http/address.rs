@@ -35,9 +35,9 @@ impl TrustedProxies {
         self.networks.iter().any(|network| network.contains(address))
     }
 
-    /// The client behind `peer`. The configured header is read from its end, each entry only while everybody who is
-    /// nearer to us is trusted: what stands before that is anybody's invention. Behind an entry that is no address
-    /// nothing is known, and the nearest known address counts.
+    /// Returns the address of the client behind `peer`. Reads the configured header from its end, and each entry only while
+    /// all nearer addresses are trusted proxies: a client can invent everything before that. An entry that is no address
+    /// ends the search, and the nearest known address counts.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer;
@@ -66,8 +66,8 @@ impl TrustedProxies {
     }
 }
 
-/// The parts of a header's line between separators that are not in quotes, the last one first. Reading from the end, what
-/// stands on the left cannot change how the right is read: a quote that a client left open swallows no entry of a proxy.
+/// Splits a header's line at separators outside of quotes, and gives the last part first. The line is read from its end, so
+/// that its left cannot change how its right is read: a quote that a client left open does not hide the entry of a proxy.
 fn from_end(line: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut rest = Some(line);
     std::iter::from_fn(move || {

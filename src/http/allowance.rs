@@ -1,4 +1,4 @@
-//! Who may ask, and how often: signed-in callers, each user so many requests a minute; operators, but not through a proxy.
+//! Admission of requests: limits for signed-in users and for strangers, and operators' pages that no proxy may pass on.
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -47,7 +47,7 @@ async fn check(request: &mut ServiceRequest) -> Result<(), actix_web::Error> {
     Ok(())
 }
 
-/// The layer before an open handler: a network may ask so often, and the bodies of all of them may be so large.
+/// The layer before an open handler. Limits the requests of a network and the total size of the bodies of all networks.
 ///
 /// # Errors
 /// None of its own.
@@ -70,7 +70,7 @@ pub async fn admit_stranger<B: MessageBody + 'static>(
     Ok(next.call(request).await?.map_into_boxed_body())
 }
 
-/// The layer before what is for operators: whoever comes through a proxy may be anybody, wherever the listener is.
+/// The layer before operators' pages. Refuses requests through a proxy on every listener, because anybody may have sent them.
 ///
 /// # Errors
 /// None of its own.

@@ -52,8 +52,8 @@ fn bearer(request: &HttpRequest) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Sends a code to a number. The same answer whether or not the number has an account. A valid access token is not needed; with one, a
-/// code for the account's own number counts against the account and not against what strangers can exhaust.
+/// Sends a code to a number. The answer is the same whether or not the number has an account. No access token is needed; with
+/// a valid one, a code for the account's own number counts against the account's budget, which strangers cannot exhaust.
 #[utoipa::path(post, path = "/v1/auth/verifications", tag = "auth", request_body = VerificationRequest,
     responses((status = 201, description = "A code is on its way, if one is due", body = Verification)))]
 pub async fn start_verification(

@@ -1,7 +1,7 @@
-//! What a network may ask without a token: so many requests of a kind a minute, counted by this node alone.
+//! Limits the requests without a token: a number per network, kind and minute, counted by this node alone.
 //!
-//! A count is one moment in time, up to which the requests of a network and kind have used up what they may (the generic
-//! cell rate algorithm): a network may do its minute's requests at once, and then as many as come free.
+//! A count is stored as the moment at which the whole allowance of a network and kind will be free again (the generic cell
+//! rate algorithm). A network may use the allowance of a minute at once, and after that what becomes free.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,7 +20,7 @@ const MOST: usize = 100_000;
 const TOGETHER: u32 = 100;
 /// The network of those who are counted together.
 const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-/// How often those who have everything free again are forgotten, when there are too many.
+/// Least time between two removals of entries whose whole allowance is free again; done only when there are too many.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
 
 /// Kinds of open requests. Every open route names its kind.

@@ -1,9 +1,9 @@
 //! What a user may know of his account's past: the trail, and who tried to sign in.
 //!
-//! A sign-in is written in its own transaction. Refused tries are noted behind the answers, for numbers with and without an account
-//! alike, and written some seconds later: an answer takes as long either way. *When full:* refused tries beyond a bound are counted
-//! in a summary, and what does not even fit there is dropped and counted. *On death:* refused tries that were not written yet are
-//! lost; a sign-in never is.
+//! A sign-in is written in its own transaction. Refused tries are kept in memory, for numbers with and without an account
+//! alike, and written some seconds later, so that an answer takes the same time in both cases. *When full:* refused tries
+//! beyond a bound are counted in a summary, and what does not even fit there is dropped and counted. *On death:* refused
+//! tries that were not written yet are lost; a sign-in never is.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,6 +1,6 @@
 //! PINs of registration locks, hashed with Argon2id (RFC 9106).
 //!
-//! A PIN has few digits: a hash that is slow, and sealed beside that, keeps it from whoever gets hold of the database.
+//! A PIN has few digits. Its hash is slow to compute and sealed, which protects the PIN from somebody who obtains the database.
 //! [`super::hashing`] bounds how many are computed at a time.
 
 use std::fmt;

@@ -1,8 +1,8 @@
 //! Proofs that a request gives: a code from a text message, and the second factor or PIN that stands behind it.
 //!
 //! A code is compared in the database, under the lock of its verification and of the counters of wrong codes. A second factor or PIN
-//! is compared here, where the keys are, after a try was taken for it in the database. What follows is decided in the transaction of
-//! what the proof is for (`sotto_schema::second_factor`, `sotto_schema::account_change`).
+//! is compared here, where the keys are, after a try was taken for it in the database. The transaction that makes
+//! the change decides what follows (`sotto_schema::second_factor`, `sotto_schema::account_change`).
 //!
 //! Wrong codes count against their own verification and against who guesses: the network of a stranger, the account of a device
 //! that is signed in. So nobody can use up the tries of somebody else.

@@ -1,5 +1,5 @@
-//! Proofs that somebody who is signed in gives again. What they are for takes them in its own transaction
-//! (`sotto_schema::rows::reauthentication`); which ones are needed stands in `sotto_schema::account_change`.
+//! Proofs that a signed-in user gives again. The transaction of the change that needs them uses them up
+//! (`sotto_schema::rows::reauthentication`); `sotto_schema::account_change` decides which ones are needed.
 
 use std::net::IpAddr;
 
@@ -20,8 +20,9 @@ use super::sign_in::waits;
 use crate::error::ApiError;
 
 impl Identity {
-    /// Compares what the caller shows again. `Ok`: the code is right if one is there, and nothing is used up yet. Whether that is
-    /// enough, and whether the code is one of the account's own number, is seen where it is used up.
+    /// Compares the proofs that the caller gives again. `Ok`: the code is right if one is there, and nothing is used up yet.
+    /// The transaction that uses them up checks whether they are enough, and whether the code is one of the account's own
+    /// number.
     ///
     /// # Errors
     /// 401 `code_rejected`, also for the right code of another purpose; 422; 429.

@@ -327,8 +327,8 @@ impl SecretKeys {
         hmac::sign(&self.active().code, message)
     }
 
-    /// The hash of a message by each of the keys: what is stored may be from before a rotation, or from a node that has seen a newer
-    /// key.
+    /// Hashes a message with each of the keys, because the stored hash may be from before a rotation, or from a node that has
+    /// seen a newer key.
     pub(super) fn hash_code_by_all(&self, message: &[u8]) -> Vec<Vec<u8>> {
         self.look();
         self.all().map(|set| hmac::sign(&set.code, message).as_ref().to_vec()).collect()

@@ -40,9 +40,9 @@ pub(super) struct Begun {
 }
 
 impl Identity {
-    /// Makes an account with its first device. The account that has the number is deleted when its strongest guard is shown, or when
-    /// that is asked for and its devices were silent for `auth.registration_lock_days`. One that was heard of since keeps its time of
-    /// grace, and the number until then.
+    /// Makes an account with its first device. An account that has the number is deleted when its strongest guard is shown,
+    /// or when the request asks for that and its devices were silent for `auth.registration_lock_days`. An account that was
+    /// heard of since has a grace period, and keeps the number until its end.
     ///
     /// # Errors
     /// 422, 401 `code_rejected`, 429, 503; 409 `conflict` with `available_at` when the number has an account, told only after

@@ -1,9 +1,10 @@
 //! What text messages may cost: where they go, what each takes, and how much goes out in an hour.
 //!
-//! The owner of numbers at an expensive carrier earns by every code that is sent there (SMS pumping). Against that stand a bound per block of numbers, since such numbers lie side by side, and a budget over all nodes. Strangers never
-//! take an eighth of the budget, which is kept for signed-in devices and known networks; for purposes that need no account they
-//! leave a quarter, and in one range of numbers they take a quarter at most: while somebody burns the rest, people sign in, and
-//! newcomers with other numbers come in too. Signed-in devices and known networks take half at most, so that accounts that an
+//! The owner of numbers at an expensive carrier earns by every code that is sent there (SMS pumping). Two limits prevent
+//! that: a bound per block of numbers, since such numbers are adjacent, and a budget over all nodes. An eighth of the budget
+//! is reserved for signed-in devices and known networks. For purposes that need no account, strangers also leave a quarter
+//! unused, and in one range of numbers they take a quarter at most. So while an attacker uses up the rest, users sign in, and
+//! newcomers with other numbers register. Signed-in devices and known networks take half at most, so that accounts that an
 //! attacker has made do not keep newcomers out.
 //!
 //! A code for a number without an account is not sent and counts all the same: what is left of a budget must not tell which

@@ -16,7 +16,7 @@ use crate::identity::network::place as network_of;
 pub struct Gate {
     /// How many there are.
     pub connections: Connections,
-    /// Who brings connections of others, which count for nobody until a request says for whom.
+    /// Trusted proxies. Their connections count against no network until a request names the client.
     pub proxies: TrustedProxies,
 }
 

@@ -6,8 +6,9 @@
 //! while this process could not look (stopped, or starved). So heads are timed here: what can be read is read before
 //! anybody is late, and who is late is cut without an answer, which every client takes for "repeat it".
 //!
-//! It also reads on while answers wait to be written, and never gives up a write. So nothing is read here while written
-//! bytes wait or requests are unfinished (see [`served`](super::served)), and a peer that takes too little is cut.
+//! actix-http also keeps reading while answers wait to be written, and its writes have no timeout. So this module reads
+//! nothing while written bytes wait or requests are unfinished (see [`served`](super::served)), and closes the connection
+//! of a peer that reads too little.
 
 use std::future::Future;
 use std::io;
@@ -29,10 +30,10 @@ use super::served::{Served, Wanted};
 /// So much later than actix-http, which ends what is silent in order.
 const BEHIND: Duration = Duration::from_secs(1);
 
-/// How long a connection may be silent on which no valid token came.
+/// Silence that is allowed on a connection without a valid token.
 const STRANGERS_SILENCE: Duration = Duration::from_secs(10);
 
-/// … and when few more connections can be taken. So long it may also take for a head.
+/// The same while few more connections can be admitted. A head may not take longer then either.
 const SILENCE_UNDER_PRESSURE: Duration = Duration::from_secs(2);
 
 /// Most bytes that are read before actix-http has looked at them.
@@ -41,11 +42,11 @@ const AT_ONCE: usize = 16 * 1024;
 /// Most heads among them: so many requests of a connection can be unfinished.
 const HEADS_AT_ONCE: usize = 16;
 
-/// Of a body in chunks only so much is read at once, because its end cannot be told from here: what follows it may be
-/// heads.
+/// Most bytes of a chunked body that are read at once: the end of the body cannot be recognised here, and heads may
+/// follow it.
 const CHUNKED_AT_ONCE: usize = 1024;
 
-/// Within the time that a write may take, at least so much must be taken of what waits.
+/// Least number of waiting bytes that the peer must accept within the write timeout.
 const LEAST_WRITTEN: usize = 4 * 1024;
 
 /// How long a connection may take for what.
@@ -70,7 +71,7 @@ struct Heads {
 }
 
 impl Heads {
-    /// Takes bytes up to the end of the `left`th head; how many, and how many heads are still left then.
+    /// Takes bytes up to the end of the `left`th head. Returns their number, and how many heads are still left.
     fn take(&mut self, bytes: &[u8], mut left: usize) -> (usize, usize) {
         for (place, byte) in bytes.iter().enumerate() {
             match byte {

@@ -10,7 +10,7 @@ const RATE: u64 = 2 * 1024 * 1024;
 /// Bytes at once, after a pause.
 const BURST: u64 = 4 * 1024 * 1024;
 
-/// Who has used all of it waits until so much has come free: not a timer for each byte.
+/// Bytes that must be free before a connection that has used up its quota reads again, so that no timer runs for each byte.
 const LEAST: u64 = 64 * 1024;
 
 /// What is left of it.

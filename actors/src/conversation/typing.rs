@@ -1,4 +1,4 @@
-//! How often typing is told: a user's devices together say it to every member, whatever each of them sends.
+//! Rate limit of typing signals: all devices of a user share one rate, however many signals each of them sends.
 
 use super::{Conversation, TypingSignal};
 use actix::{AsyncContext, Context};
@@ -8,9 +8,9 @@ use sotto_protocol::{UserId, limits};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// The same state of a user is told again after this time.
+/// Time after which the same state of a user is sent again.
 const SAME_AFTER: Duration = Duration::from_secs(2);
-/// Another state of a user is told after this time; the last one within it is kept until then.
+/// Least time before a different state of a user is sent; the last state within it is kept and sent at its end.
 const OTHER_AFTER: Duration = Duration::from_secs(1);
 
 /// What members were told last, by who types.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 const NEWS_EVERY: Duration = Duration::from_secs(1);
 
 impl Session {
-    /// A device has become active or idle. Others are told at once, but at most once in a while whatever the devices do: each
-    /// time all of them are looked up and told.
+    /// Handles a device that has become active or idle. Others are notified at once, but at most once per [`NEWS_EVERY`]
+    /// whatever the devices do, because each time all of them are looked up and notified.
     pub(super) fn presence_soon(&mut self, ctx: &mut Context<Self>) {
         let wait = self.online_since.map_or(Duration::ZERO, |since| NEWS_EVERY.saturating_sub(since.elapsed()));
         if wait.is_zero() {

@@ -1,14 +1,14 @@
 //! The log per user of what changed around him: devices and conversations (rule D12).
 //!
 //! A log holds at most one event about a subject, so that nobody can fill the logs of others by changing something again and
-//! again. A newer event takes a number above all others and the place of the older one. What a device sees by that depends
-//! on its cursor:
-//! - below the older event: the newer one alone, which says all that the older one said (the present state, or for changes
-//!   of devices both changes as one);
-//! - between the two: the newer one, which may repeat what the device knows and so changes nothing;
-//! - a device that is reading just now sees one of the two, and is woken for the newer one.
+//! again. A newer event replaces the older one and gets a number above all others. What a device then reads depends on its
+//! cursor:
+//! - Cursor below the older event: only the newer event, which contains all that the older one said (the present state, or
+//!   for changes of devices both changes merged into one).
+//! - Cursor between the two: the newer event. It may repeat what the device knows, and then changes nothing.
+//! - A device that is reading at this moment gets one of the two, and is woken for the newer one.
 //!
-//! What all devices of a user have acknowledged is not repeated to any.
+//! What all devices of a user have acknowledged is not sent to any of them again.
 
 use super::*;
 use crate::rows::{AccountEventRow, DevicesChange};

@@ -16,13 +16,13 @@ use sotto_protocol::{DeviceId, Timestamp, UserId, VerificationId};
 const AHEAD: usize = 2;
 /// One node makes partitions at a time: by this name of a lock ("logins" as a number).
 const ONE_NODE: &str = "SELECT pg_advisory_xact_lock(119204735251822)";
-/// A partition changes `users` too, by its foreign key. Sign-ins lock `users` before `logins`, so this does as well; whoever
-/// waits for it waits two seconds at most, and it is tried again a minute later.
+/// Locks `users` before a partition of `logins` is changed, in the same order as sign-ins, because its foreign key changes
+/// `users` too. Gives up after two seconds, so that nothing queues behind it for longer, and is tried again a minute later.
 const USERS_FIRST: &str = "SET LOCAL lock_timeout = '2s'; LOCK TABLE users IN ACCESS EXCLUSIVE MODE";
 /// Rows that are deleted at once where there are no partitions.
 const AT_ONCE: i64 = 1000;
 
-/// One node writes refused tries at a time, so that the entries it counts stay as many ("refused" as a number).
+/// Lock that lets one node at a time write refused tries, so that its count of entries stays right ("refused" as a number).
 const ONE_WRITER: &str = "SELECT pg_advisory_xact_lock(32195222171100516)";
 /// The method of an entry that stands for several refused tries.
 const SEVERAL: &str = "several";
@@ -78,8 +78,8 @@ async fn has_room(connection: &mut Connection, at: Timestamp) -> Result<bool, St
     Ok(row.name.is_some())
 }
 
-/// Writes that a device was signed in, in the caller's transaction. Where the month has no partition, which only a node without
-/// housekeeping for two months lets happen, nothing is written: the sign-in counts more.
+/// Writes a sign-in of a device into the history, in the caller's transaction. Writes nothing if the month has no partition,
+/// so that the sign-in succeeds all the same; that happens only after two months without housekeeping.
 pub async fn signed_in(
     connection: &mut Connection,
     user: UserId,

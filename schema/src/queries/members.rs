@@ -58,8 +58,8 @@ pub async fn insert(
     Ok(())
 }
 
-/// Lets new members begin at the end of the receipts: those from before the join are not news to them. One who comes back
-/// without ever having acknowledged begins where his first interval did: what waited for him there still does.
+/// Starts new members at the end of the receipts, because receipts from before the join do not concern them. A member who comes
+/// back and never acknowledged anything starts at the first interval, because what waited from there on still waits.
 async fn insert_marks(
     connection: &mut Connection,
     conversation: ConversationId,

@@ -9,8 +9,8 @@ use std::time::Duration;
 const KIND: &str = "notified_users";
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Takes so many notices of what a user may give in an hour, in the caller's transaction. `Some`: the limit that is
-/// reached; nothing was taken then. A change that notifies more users than the whole limit takes all of it, so that it
+/// Takes a number of notices from a user's hourly budget, in the caller's transaction. Returns `Some` with the limit if it is
+/// reached; nothing is taken then. A change that notifies more users than the whole limit takes all of it, so that it
 /// stays possible.
 pub async fn take(
     connection: &mut Connection,

@@ -118,8 +118,8 @@ pub async fn admit_factor(connection: &mut Connection, guess: FactorGuess) -> Re
     })
 }
 
-/// Locks the verification of a right code, in the caller's transaction, as its first statement. `Some`: the answer stands, since
-/// the code was used up or its tries ran out meanwhile. A try that was taken already is not asked for again.
+/// Locks the verification of a right code, in the caller's transaction, as its first statement. Returns `Some` with the final
+/// answer if the code was used up or its tries ran out meanwhile. If a try was taken already, no other one is needed.
 pub async fn begin(
     connection: &mut Connection,
     code: &RightCode,

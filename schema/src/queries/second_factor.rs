@@ -184,9 +184,10 @@ pub enum Asked {
     Passed(Use),
 }
 
-/// Asks for what stands behind a right code, in the caller's transaction, which holds the account's lock and has begun with the
-/// code. A wrong one was counted before it was compared; the try of a right one is given back, but that of a PIN only by [`spend`]:
-/// hashes of PINs are dear, and one that leads nowhere must not be free.
+/// Checks the second factor or PIN that is needed behind a right code. The caller's transaction holds the account's lock and
+/// has begun with the code. A wrong proof was counted before it was compared. The try of a right one is given back here,
+/// except that of a PIN: [`spend`] gives it back, because hashes of PINs are expensive and one in a refused request must not
+/// be free.
 pub async fn ask(
     connection: &mut Connection,
     code: Option<&RightCode>,

@@ -269,8 +269,8 @@ pub async fn end_sessions(
     Ok(families)
 }
 
-/// Locks the families of an account, in the caller's transaction, which holds the account's lock and has not written the trail yet:
-/// a refresh locks its family first and then the trail.
+/// Locks the token families of an account. The caller's transaction must hold the account's lock and must not have written
+/// the trail yet, because a refresh locks its family first and then the trail.
 pub async fn lock_sessions(connection: &mut Connection, user: UserId, now: Timestamp) -> Result<(), StoreError> {
     sql("UPDATE sessions SET updated_at = $2 WHERE user_id = $1")
         .bind::<Uuid, _>(user)

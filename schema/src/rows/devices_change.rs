@@ -1,4 +1,4 @@
-//! A change of a user's devices, and what is left to tell when another change comes before it was heard of.
+//! A change of a user's devices, and how it is merged with another change that comes before it was delivered.
 
 use serde_json::{Value, json};
 use sotto_protocol::event::DevicesChanged;
@@ -19,8 +19,8 @@ pub struct DevicesChange {
 }
 
 impl DevicesChange {
-    /// This change and an older one of the same user as one change: what each device was told of last. At most
-    /// [`MAX_DEVICES_TOLD`] devices of a list stay, the newest.
+    /// Merges this change and an older one of the same user into one, which says what happened last to each device. Each list
+    /// keeps its newest [`MAX_DEVICES_TOLD`] devices.
     #[must_use]
     pub fn after(&self, older: &Self) -> Self {
         Self {
