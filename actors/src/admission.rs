@@ -103,6 +103,13 @@ impl Place {
         Ok(())
     }
 
+    /// Counts the connection for no network any more: who holds it is known, and has limits as a user.
+    pub fn is_known(&mut self) {
+        if let Some(network) = self.network.take() {
+            leave(&mut self.connections.networks(), network);
+        }
+    }
+
     /// The connections that it is one of.
     #[must_use]
     pub const fn connections(&self) -> &Connections {

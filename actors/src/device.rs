@@ -107,7 +107,7 @@ pub struct Device {
     clock: Clock,
     timer: Option<SpawnHandle>,
     /// Free again when the socket is gone.
-    _place: Option<Place>,
+    place: Option<Place>,
     /// It was refused for too many messages of everybody's, a moment ago.
     rests: bool,
 }
@@ -141,7 +141,7 @@ impl Device {
             clock: Clock::new(settings.heartbeat),
             timer: None,
             node,
-            _place: place,
+            place,
             rests: false,
         }
     }
@@ -223,6 +223,9 @@ impl Device {
     /// Claims the connection's number in the database, then joins the session (rules D3 and D7).
     fn enter(&mut self, caller: Caller, attempt: Option<i64>, ctx: &mut Context<Self>) {
         self.admit(caller, ctx);
+        if let Some(place) = &mut self.place {
+            place.is_known();
+        }
         let node = self.node.clone();
         let number = attempt.map(connection_number).filter(|_| !planted::is(Bug::UnfencedRegistration));
         let is_slow = planted::is(Bug::SlowRegistration) || planted::is(Bug::UnfencedRegistration);

@@ -138,12 +138,18 @@ const WAIT_FOR_READERS: &str = "PRAGMA busy_timeout = 50;";
 struct Checkpoint {
     #[diesel(sql_type = Integer)]
     busy: i32,
+    /// Pages in the log.
+    #[diesel(sql_type = Integer)]
+    log: i32,
+    /// Pages of the log that are in the file.
+    #[diesel(sql_type = Integer)]
+    checkpointed: i32,
 }
 
 /// Runs a checkpoint; `false`: another connection was in its way.
 async fn checkpoint(connection: &mut Connection, statement: &str) -> Result<bool, StoreError> {
     let done: Checkpoint = diesel::sql_query(statement).get_result(connection).await?;
-    Ok(done.busy == 0)
+    Ok(done.busy == 0 && done.log == done.checkpointed)
 }
 
 /// Pooled readers, and the one writer that everybody who writes waits for in turn: SQLite has one
@@ -203,8 +209,10 @@ impl Database {
     /// Moves the write-ahead log into the file and empties it: it has pages from before a deletion, and keeps them until it
     /// is written over. `false`: readers were in the way, and it has to be tried again.
     pub(crate) async fn empty_log(&self) -> Result<bool, StoreError> {
-        // Nobody waits for this one, and it leaves little to the next, for which writers do.
-        checkpoint(&mut *self.read().await?, "PRAGMA wal_checkpoint(PASSIVE)").await?;
+        // Nobody waits for this one. Writers wait for the next, so it must find nothing left to copy.
+        if !checkpoint(&mut *self.read().await?, "PRAGMA wal_checkpoint(PASSIVE)").await? {
+            return Ok(false);
+        }
         let mut writer = self.write().await?;
         writer.batch_execute(WAIT_FOR_READERS).await?;
         let emptied = checkpoint(&mut writer, "PRAGMA wal_checkpoint(TRUNCATE)").await;

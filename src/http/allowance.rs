@@ -29,7 +29,11 @@ pub async fn admit<B: MessageBody + 'static>(
 }
 
 async fn check(request: &mut ServiceRequest) -> Result<(), actix_web::Error> {
-    let caller = request.extract::<Caller>().await?;
+    let caller = match request.extract::<Caller>().await {
+        Ok(caller) => caller,
+        // Somebody without a valid token is a stranger, also at a route that needs one.
+        Err(error) => return Err(stranger(request, Open::Page).map_or(error.into(), Into::into)),
+    };
     let node = request.app_data::<web::ThinData<Node>>().map(|node| node.0.clone());
     let node = node.ok_or_else(|| ApiError::from(Problem::new(ErrorCode::Internal, "the node is not wired")))?;
     if node.limits().enabled() {
@@ -56,18 +60,22 @@ pub async fn admit_stranger<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    if let Some(services) = request.app_data::<web::ThinData<Services>>().map(|services| services.0.clone()) {
-        let address = ClientAddress::of(request.request()).0;
-        if let Some(decision) = services.strangers.count(kind, address) {
-            request.extensions_mut().insert(decision);
-            if !decision.allowed {
-                let problem = Problem::rate_limited(decision.retry_after_ms);
-                return Ok(request.error_response(ApiError::from(problem)));
-            }
-        }
-        request.extensions_mut().insert(services.open_bodies);
+    if let Some(refused) = stranger(&request, kind) {
+        return Ok(request.error_response(refused));
+    }
+    if let Some(services) = request.app_data::<web::ThinData<Services>>() {
+        let bodies = services.0.open_bodies.clone();
+        request.extensions_mut().insert(bodies);
     }
     Ok(next.call(request).await?.map_into_boxed_body())
+}
+
+/// Counts a request without a valid token against its network. `Some`: the network has used up what it may.
+fn stranger(request: &ServiceRequest, kind: Open) -> Option<ApiError> {
+    let services = request.app_data::<web::ThinData<Services>>()?.0.clone();
+    let decision = services.strangers.count(kind, ClientAddress::of(request.request()).0)?;
+    request.extensions_mut().insert(decision);
+    (!decision.allowed).then(|| Problem::rate_limited(decision.retry_after_ms).into())
 }
 
 /// The layer before operators' pages. Refuses requests through a proxy on every listener, because anybody may have sent them.

@@ -61,8 +61,9 @@ async fn open(gate: Gate, mut request: UpgradeRequest) {
     if let Some(problem) = refusal(&gate, &request) {
         return request.reject_with(problem, &[]).await;
     }
-    // A proxy's connection becomes its client's.
-    if let Some(place) = request.place()
+    // A proxy's connection becomes its client's, if the proxy says who that is.
+    if !gate.proxies.contains(address)
+        && let Some(place) = request.place()
         && let Err(full) = place.belongs_to(network_of(address))
     {
         return request.reject_with(too_many(full), &[]).await;

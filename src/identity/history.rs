@@ -131,15 +131,21 @@ impl Identity {
     /// Writes what was noted; called by [`Identity::keep_house`], and once more when the server stops.
     ///
     /// # Errors
-    /// The database failed: what was noted is lost.
+    /// The database failed: the batch that it failed for is lost, and counted.
     pub async fn write_history(&self) -> Result<(), StoreError> {
         let mut noted = self.history.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut outcome = Ok(());
         while !noted.is_empty() {
             let rest = noted.split_off(noted.len().min(AT_ONCE));
-            self.store.note_refused_logins(noted).await?;
+            let count = u64::try_from(noted.len()).unwrap_or(u64::MAX);
+            // What is wrong with one batch takes no other with it.
+            if let Err(error) = self.store.note_refused_logins(noted).await {
+                metrics::counter!("sotto_logins_dropped_total").increment(count);
+                outcome = Err(error);
+            }
             noted = rest;
         }
-        Ok(())
+        outcome
     }
 
     /// Makes room for the coming months; called before the listeners open, and by [`Identity::sweep`].

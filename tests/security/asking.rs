@@ -14,6 +14,8 @@ use std::time::Duration;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
 
 const TRUST: (&str, &str) = ("SOTTO_HTTP__TRUSTED_PROXIES", "127.0.0.1");
+/// With a proxy the main listener counts as public; codes go to a file all the same.
+const PUBLIC: (&str, &str) = ("SOTTO_DEV__INSECURE", "true");
 /// In the network that everybody registers from here.
 const HOME: &str = "127.0.0.77";
 /// Networks that an attacker has.
@@ -82,7 +84,7 @@ async fn owner_is_served(node: &TestNode, alice: &Device) {
 
 on_both! {
     async fn requests_for_a_number_do_not_keep_its_owner_from_codes(database) {
-        let node = TestNode::with(database, &[TRUST]).await;
+        let node = TestNode::with(database, &[TRUST, PUBLIC]).await;
         let alice = register(&node, "alice").await;
         let nobody = fresh_phone();
         // Her registration was one of the three, so that both have been asked for as often.
@@ -117,7 +119,7 @@ on_both! {
     }
 
     async fn an_account_knows_sixteen_networks_for_ninety_days(database) {
-        let settings = [TRUST, ("SOTTO_LIMITS__CODES_PER_NUMBER_PER_HOUR", "2")];
+        let settings = [TRUST, PUBLIC, ("SOTTO_LIMITS__CODES_PER_NUMBER_PER_HOUR", "2")];
         let node = TestNode::with(database, &settings).await;
         let store = Store::open(&node.store_url, &StoreSettings::default()).await.unwrap();
         let count = async || inspect::texts(&store, "SELECT 'x' AS text FROM known_networks").await.unwrap().len();
@@ -155,7 +157,7 @@ on_both! {
     }
 
     async fn requests_for_a_block_do_not_keep_its_owners_from_codes(database) {
-        let node = TestNode::with(database, &[TRUST, ("SOTTO_LIMITS__CODES_PER_BLOCK_PER_HOUR", "10")]).await;
+        let node = TestNode::with(database, &[TRUST, PUBLIC, ("SOTTO_LIMITS__CODES_PER_BLOCK_PER_HOUR", "10")]).await;
         let alice = register(&node, "alice").await;
         let mut taken = 0;
         for number in 0..NETWORKS {
@@ -172,7 +174,7 @@ on_both! {
 
     async fn a_spent_budget_leaves_owners_their_part(database) {
         let settings =
-            [TRUST, ("SOTTO_SMS__BUDGET_PER_HOUR", "40"), ("SOTTO_LIMITS__CODES_PER_NODE_PER_HOUR", "40")];
+            [TRUST, PUBLIC, ("SOTTO_SMS__BUDGET_PER_HOUR", "40"), ("SOTTO_LIMITS__CODES_PER_NODE_PER_HOUR", "40")];
         let node = TestNode::with(database, &settings).await;
         let alice = register(&node, "alice").await;
         let mut taken = 1;
@@ -188,7 +190,7 @@ on_both! {
 
     async fn few_networks_get_few_codes(database) {
         let settings = [
-            TRUST,
+            TRUST, PUBLIC,
             ("SOTTO_LIMITS__CODES_PER_HOST_PER_HOUR", "2"),
             ("SOTTO_LIMITS__CODES_PER_ADDRESS_PER_HOUR", "4"),
             ("SOTTO_LIMITS__CODES_PER_REGION_PER_HOUR", "8"),
@@ -217,7 +219,7 @@ on_both! {
 
     async fn a_challenge_is_demanded_above_half_and_its_answer_serves_once(database) {
         let settings = [
-            TRUST,
+            TRUST, PUBLIC,
             ("SOTTO_AUTH__RESEND_DELAY", "0"),
             ("SOTTO_CHALLENGE__KIND", "proof_of_work"),
             ("SOTTO_CHALLENGE__DIFFICULTY", "8"),
@@ -269,7 +271,7 @@ on_both! {
 
     async fn a_challenge_ends(database) {
         let settings = [
-            TRUST,
+            TRUST, PUBLIC,
             ("SOTTO_CHALLENGE__KIND", "proof_of_work"),
             ("SOTTO_CHALLENGE__DIFFICULTY", "1"),
             ("SOTTO_CHALLENGE__VALID_FOR", "1"),
@@ -304,6 +306,7 @@ async fn with_captcha(server: &MockServer) -> TestNode {
     let url = server.uri();
     let settings = [
         TRUST,
+        PUBLIC,
         ("SOTTO_CHALLENGE__KIND", "captcha"),
         ("SOTTO_CHALLENGE__CAPTCHA_URL", url.as_str()),
         ("SOTTO_CHALLENGE__CAPTCHA_SECRET", "hidden"),

@@ -78,6 +78,7 @@ const TABLE: &[(&str, Takes)] = &[
     ("GET /v1/conversations", Nothing),
     ("POST /v1/conversations", Nothing),
     ("GET /v1/conversations/{conversation_id}", Nothing),
+    ("GET /v1/conversations/{conversation_id}/members", Nothing),
     ("POST /v1/conversations/{conversation_id}/members", Nothing),
     ("DELETE /v1/conversations/{conversation_id}/members", Nothing),
     ("GET /v1/conversations/{conversation_id}/messages", Nothing),

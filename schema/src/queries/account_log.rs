@@ -47,7 +47,7 @@ struct PendingRow {
     body: Value,
 }
 
-/// What an event is about: there is at most one of a kind and object in a user's log.
+/// What an event is about: a new one of the same kind and object replaces the older ones in a user's log.
 struct Subject {
     kind: &'static str,
     object: uuid::Uuid,
@@ -91,14 +91,23 @@ async fn put(
         })
         .collect();
     sql(concat!(
+        "DELETE FROM account_events WHERE kind = $2 AND object = $3 AND user_id IN (SELECT ",
+        given_uuid!("user"),
+        " ",
+        given_rows!(),
+        ")"
+    ))
+    .bind::<Json, _>(given(users))
+    .bind::<Text, _>(subject.kind)
+    .bind::<Uuid, _>(subject.object)
+    .execute(connection)
+    .await?;
+    sql(concat!(
         "INSERT INTO account_events (user_id, seq, kind, object, body, created_at, updated_at) \
          SELECT u.id, u.account_seq, $2, $3, COALESCE(given.value->'body', $4), $5, $5 ",
         given_rows!(),
         " JOIN users u ON u.id = ",
-        given_uuid!("user"),
-        // SQLite takes ON for a part of the join otherwise.
-        " WHERE true ON CONFLICT (user_id, kind, object) DO UPDATE SET seq = excluded.seq, body = excluded.body, \
-          created_at = excluded.created_at, updated_at = excluded.updated_at"
+        given_uuid!("user")
     ))
     .bind::<Json, _>(rows)
     .bind::<Text, _>(subject.kind)
@@ -169,16 +178,20 @@ pub async fn tell_devices_changed(
         .await?;
     let subject = Subject { kind: "devices_changed", object: change.user_id.0 };
     let pending = pending(connection, &told, &subject).await?;
-    let bodies = pending
-        .into_iter()
-        .filter_map(|row| Some((row.user_id, change.after(&DevicesChange::from_body(row.body)?).to_body())))
-        .collect();
+    let mut older: HashMap<UserId, DevicesChange> = HashMap::new();
+    for row in pending {
+        let Some(next) = DevicesChange::from_body(row.body) else { continue };
+        // A node of the version before leaves several.
+        let merged = older.get(&row.user_id).map_or_else(|| next.clone(), |before| next.after(before));
+        older.insert(row.user_id, merged);
+    }
+    let bodies = older.into_iter().map(|(user, older)| (user, change.after(&older).to_body())).collect();
     let heads = put(connection, &told, &subject, &change.to_body(), &bodies, now).await?;
     wakes::write(connection, &crate::append::Wake::of_users(heads)).await?;
     Ok(told)
 }
 
-/// What the logs of users hold about a subject that one of their devices has not acknowledged yet.
+/// The events about a subject in the logs of users that one of their devices has not acknowledged yet, each log's oldest first.
 async fn pending(
     connection: &mut Connection,
     users: &[UserId],
@@ -190,7 +203,8 @@ async fn pending(
         " JOIN account_events e ON e.user_id = ",
         given_uuid!("user"),
         " WHERE e.kind = $2 AND e.object = $3 \
-          AND EXISTS (SELECT 1 FROM devices d WHERE d.user_id = e.user_id AND d.account_seen < e.seq)"
+          AND EXISTS (SELECT 1 FROM devices d WHERE d.user_id = e.user_id AND d.account_seen < e.seq) \
+         ORDER BY e.user_id, e.seq"
     ))
     .bind::<Json, _>(given(users))
     .bind::<Text, _>(subject.kind)
