@@ -134,58 +134,6 @@ on_both! {
         assert_eq!(migrate(&store).await.unwrap(), applied);
     }
 
-    async fn several_changes_of_devices_become_one_event_of_all_of_them(database) {
-        let (_folder, _, store) = empty(database).await;
-        migrate(&store).await.unwrap();
-        let is_there = async || {
-            let all = status(&store).await.unwrap();
-            all.iter().any(|migration| migration.name.ends_with("_account_events_of_a_subject") && migration.applied)
-        };
-        while is_there().await {
-            downgrade(&store, 1).await.unwrap();
-        }
-        let now = if database == Kind::Postgres { "now()" } else { "1" };
-        let id = |n: u8| match database {
-            Kind::Postgres => format!("'{n:032}'"),
-            Kind::Sqlite => format!("unhex('{n:032}')"),
-        };
-        let mut text = format!(
-            "INSERT INTO users (id, phone, account_seq, created_at, updated_at) VALUES ({}, '+1', 9, {now}, {now});",
-            id(1)
-        );
-        let events = [
-            (1, "devices_changed", 2, r#"{"user_id":"2","added":["a"],"removed":[],"identity_changed":[]}"#),
-            (2, "conversation_changed", 4, r#"{"conversation_id":"4"}"#),
-            (3, "devices_changed", 2, r#"{"user_id":"2","added":["b"],"removed":["a"],"identity_changed":[]}"#),
-            (4, "devices_changed", 3, r#"{"user_id":"3","added":[],"removed":[],"identity_changed":["d"]}"#),
-            (5, "devices_changed", 2, r#"{"user_id":"2","added":["b"],"removed":[],"identity_changed":["c"]}"#),
-        ];
-        for (seq, kind, object, body) in events {
-            text += &format!(
-                "INSERT INTO account_events (user_id, seq, kind, object, body, created_at, updated_at) \
-                 VALUES ({}, {seq}, '{kind}', {}, '{body}', {now}, {now});",
-                id(1),
-                id(object)
-            );
-        }
-        inspect::execute(&store, &text).await.unwrap();
-        migrate(&store).await.unwrap();
-        let query = "SELECT CAST(seq AS text) || ' ' || CAST(body AS text) AS text FROM account_events ORDER BY seq";
-        let kept: Vec<(String, serde_json::Value)> = inspect::texts(&store, query).await.unwrap().iter().map(|row| {
-            let (seq, body) = row.split_once(' ').unwrap();
-            (seq.to_owned(), serde_json::from_str(body).unwrap())
-        }).collect();
-        let seqs: Vec<&str> = kept.iter().map(|(seq, _)| seq.as_str()).collect();
-        assert_eq!(seqs, ["2", "4", "5"]);
-        let listed = |name: &str| {
-            let mut list: Vec<&str> = kept[2].1[name].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
-            list.sort_unstable();
-            list
-        };
-        assert_eq!((listed("added"), listed("removed"), listed("identity_changed")), (vec!["a", "b"], vec!["a"], vec!["c"]));
-        assert_eq!(kept[1].1["identity_changed"], serde_json::json!(["d"]));
-    }
-
     async fn a_newer_schema_is_refused(database) {
         let (folder, url, store) = empty(database).await;
         migrate(&store).await.unwrap();

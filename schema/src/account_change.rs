@@ -63,7 +63,7 @@ impl Change {
     #[must_use]
     pub const fn asks(self, wait: Duration, now: Timestamp) -> Asks {
         match self {
-            Self::UndoFactor => Asks::BeforeFactor,
+            Self::UndoFactor => Asks::BeforeFactor { wait },
             Self::Recover => Asks::StrongestOrOlderPin { wait, now },
             _ => Asks::Strongest,
         }

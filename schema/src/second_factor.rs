@@ -112,15 +112,19 @@ pub enum Asks {
     Factor,
     /// The strongest guard: the second factor, or without one the PIN of the registration lock.
     Strongest,
-    /// The strongest guard, or the PIN that was set before a second factor that is younger than this span.
+    /// The strongest guard, or the PIN that was there for as long as this span before a second factor that is younger than it.
     StrongestOrOlderPin {
         /// How long a new second factor can be undone.
         wait: Duration,
         /// The moment.
         now: Timestamp,
     },
-    /// What guarded the account before its second factor was enabled: the PIN, if it is older.
-    BeforeFactor,
+    /// What guarded the account before its second factor was enabled: the PIN, if it was there for this span by then. A younger
+    /// one may be of the same hand as the second factor.
+    BeforeFactor {
+        /// How long a new second factor can be undone.
+        wait: Duration,
+    },
 }
 
 /// A registration lock.
@@ -153,11 +157,11 @@ impl<'a> Guard<'a> {
         match (enabled, lock, asks) {
             (None, _, Asks::Factor) | (None, None, _) => Self::Open,
             (None, Some(lock), _) => Self::Lock(lock.id),
-            (Some((_, enabled_at)), lock, Asks::BeforeFactor) => {
-                lock.filter(|lock| lock.set_at < enabled_at).map_or(Self::Open, |lock| Self::Lock(lock.id))
+            (Some((_, enabled_at)), lock, Asks::BeforeFactor { wait }) => {
+                lock.filter(|lock| lock.set_at.plus(wait) <= enabled_at).map_or(Self::Open, |lock| Self::Lock(lock.id))
             }
             (Some((factor, enabled_at)), Some(lock), Asks::StrongestOrOlderPin { wait, now })
-                if lock.set_at < enabled_at && enabled_at.plus(wait) > now =>
+                if lock.set_at.plus(wait) <= enabled_at && enabled_at.plus(wait) > now =>
             {
                 Self::FactorOrLock(factor, lock.id)
             }

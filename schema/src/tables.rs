@@ -389,6 +389,7 @@ table! {
         expires_at -> Moment,
         created_at -> Moment,
         updated_at -> Moment,
+        confirmed_by -> Nullable<Uuid>,
     }
 }
 

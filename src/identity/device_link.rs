@@ -19,7 +19,7 @@ use sotto_protocol::device_link::{
 };
 use sotto_protocol::keys::Suite;
 use sotto_protocol::problem::{ErrorCode, Problem};
-use sotto_protocol::{Binary, DeviceId, LinkId, Timestamp};
+use sotto_protocol::{Binary, DeviceId, LinkId, Timestamp, UserId};
 use sotto_schema::account_change::Change;
 use sotto_schema::device_link::{Collecting, Deciding};
 use sotto_schema::rows::device_link::{LinkBegun, LinkCollected, LinkConfirmed, LinkRow, NewLink};
@@ -279,6 +279,14 @@ impl Identity {
                 self.decided(link_id);
                 Ok(())
             }
+        }
+    }
+
+    /// Ends the confirmed links of an account that no device has used, after its guards or devices have changed: who confirmed one
+    /// before does not come in by it afterwards. Those of `keeper`, the device that made the change, stay.
+    pub(super) async fn end_links(&self, user_id: UserId, keeper: DeviceId, now: Timestamp) {
+        if let Err(error) = self.store.refuse_device_links(user_id, keeper, now).await {
+            tracing::warn!(%error, %user_id, "confirmed links of an account were not ended; they end by themselves");
         }
     }
 

@@ -98,6 +98,9 @@ impl Identity {
         {
             return Err(Problem::not_found().into());
         }
+        if device_id.is_none() && own.len() <= 1 {
+            return Ok(());
+        }
         let (proof, field) = self.proof(caller, request, Change::RemoveDevice, address, now).await?;
         match self.store.remove_devices(proof, device_id).await? {
             DevicesRemoved::Done(removed) if removed.is_empty() && device_id.is_some() => {
@@ -107,6 +110,7 @@ impl Identity {
                 for removed in &removed {
                     self.device_removed(removed, now);
                 }
+                self.end_links(caller.user_id, caller.device_id, now).await;
                 Ok(())
             }
             DevicesRemoved::Refused(proved) => proved_or_refused(proved, field),

@@ -35,7 +35,7 @@ impl Identity {
             (None, Some(_)) => return Err(Problem::field("/old_verification_id", "missing").into()),
             (Some(_), None) => return Err(Problem::field("/old_code", "missing").into()),
         };
-        let (purpose, prover) = (Purpose::PhoneChange, Prover::Device(caller.user_id, address));
+        let (purpose, prover) = (Purpose::PhoneChange, Prover::Device(caller.user_id, caller.device_id, address));
         let code = self.compare_code(request.verification_id, purpose, &request.code, prover, now).await?;
         let old = match old {
             Some((id, text)) => {
@@ -58,6 +58,7 @@ impl Identity {
             SignedIn::Done { told, .. } => {
                 tracing::info!(user_id = %caller.user_id, device_id = %caller.device_id, "a number was changed");
                 self.changes.devices_changed(caller.user_id, &told);
+                self.end_links(caller.user_id, caller.device_id, now).await;
             }
             refused => return Err(refusal(refused, compared.field)),
         }

@@ -4,14 +4,14 @@
 //! is compared here, where the keys are, after a try was taken for it in the database. The transaction that makes
 //! the change decides what follows (`sotto_schema::second_factor`, `sotto_schema::account_change`).
 //!
-//! Wrong codes count against their own verification and against who guesses: the network of a stranger, the account of a device
-//! that is signed in. So nobody can use up the tries of somebody else.
+//! Wrong codes count against their own verification and against who guesses: the network of a stranger, or a device that is signed
+//! in. So nobody can use up the tries of somebody else, and a stolen session does not use up those of the owner's devices.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use sotto_protocol::auth::Purpose;
-use sotto_protocol::{Timestamp, UserId, VerificationId};
+use sotto_protocol::{DeviceId, Timestamp, UserId, VerificationId};
 use sotto_schema::rows::proofs::{
     CodeCompared, CodeGuess, Evidence, FactorAdmitted, FactorGuess, FactorTry, RightCode,
 };
@@ -38,13 +38,13 @@ pub(super) enum Prover {
     /// Somebody who is not signed in.
     Stranger(IpAddr),
     /// A device of this account that is signed in.
-    Device(UserId, IpAddr),
+    Device(UserId, DeviceId, IpAddr),
 }
 
 impl Prover {
     const fn address(self) -> IpAddr {
         match self {
-            Self::Stranger(address) | Self::Device(_, address) => address,
+            Self::Stranger(address) | Self::Device(_, _, address) => address,
         }
     }
 }
@@ -95,6 +95,11 @@ impl Identity {
             most_tries: MOST_TRIES,
             address: self.kept_address(prover.address()),
             networks: self.networks(prover.address()),
+            // A code of another number proves nothing about this account, so it is not worth a try.
+            of: match prover {
+                Prover::Device(user_id, ..) if purpose != Purpose::PhoneChange => Some(user_id),
+                _ => None,
+            },
             now,
         };
         match self.store.compare_code(guess).await? {
@@ -111,7 +116,9 @@ impl Identity {
         let (most, window) = (self.limits.failed_sign_ins, self.limits.failed_sign_in_window.duration());
         vec![match prover {
             Prover::Stranger(address) => Allowance::new("failed_address", self.place(address), most, window),
-            Prover::Device(user_id, _) => Allowance::new("failed_account", user_id.as_bytes().as_slice(), most, window),
+            Prover::Device(_, device_id, _) => {
+                Allowance::new("failed_device", device_id.as_bytes().as_slice(), most, window)
+            }
         }]
     }
 
@@ -145,7 +152,14 @@ impl Identity {
         }
         if let (true, Some(lock), Some(pin)) = (takes_pin, &row.lock, pin) {
             let taken = self.take_try(self.pin_allowances(row.user_id, prover), code, now).await?;
-            let shown = self.shown_pin(row.user_id, lock, pin, prover).await?;
+            let shown = match self.shown_pin(row.user_id, lock, pin, prover).await {
+                Ok(shown) => shown,
+                // Nothing was compared: the node is busy, or what is stored does not open.
+                Err(error) => {
+                    self.store.give_try_back(code.cloned(), taken).await?;
+                    return Err(error);
+                }
+            };
             return Ok(Compared { evidence: Evidence::new(shown, taken), field: "/pin" });
         }
         Ok(Compared::nothing(if takes_pin { "/pin" } else { field_of(totp) }))
@@ -201,13 +215,14 @@ impl Identity {
             return Vec::new();
         }
         let (most, window) = (limits.wrong_second_factors, limits.failed_sign_in_window.duration());
-        let of_account = |kind| {
-            Allowance::new(kind, user_id.as_bytes().as_slice(), most, window)
-                .and(limits.wrong_second_factors_per_day, DAY)
+        let of = |kind, subject: &[u8]| {
+            Allowance::new(kind, subject, most, window).and(limits.wrong_second_factors_per_day, DAY)
         };
         match prover {
-            Prover::Device(..) => vec![of_account("reauthentication")],
-            Prover::Stranger(_) => [vec![of_account("second_factor")], self.wrong_code_allowances(prover)].concat(),
+            Prover::Device(_, device_id, _) => vec![of("reauthentication", device_id.as_bytes())],
+            Prover::Stranger(_) => {
+                [vec![of("second_factor", user_id.as_bytes())], self.wrong_code_allowances(prover)].concat()
+            }
         }
     }
 
@@ -216,10 +231,10 @@ impl Identity {
             return Vec::new();
         }
         let most = self.limits.wrong_pins_per_day;
-        let of_account = |kind| Allowance::new(kind, user_id.as_bytes().as_slice(), most, DAY);
+        let of = |kind, subject: &[u8]| Allowance::new(kind, subject, most, DAY);
         match prover {
-            Prover::Device(..) => vec![of_account("pin_again")],
-            Prover::Stranger(_) => [vec![of_account("pin")], self.wrong_code_allowances(prover)].concat(),
+            Prover::Device(_, device_id, _) => vec![of("pin_again", device_id.as_bytes())],
+            Prover::Stranger(_) => [vec![of("pin", user_id.as_bytes())], self.wrong_code_allowances(prover)].concat(),
         }
     }
 }

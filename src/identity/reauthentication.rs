@@ -7,9 +7,10 @@ use sotto_protocol::Timestamp;
 use sotto_protocol::auth::Purpose;
 use sotto_protocol::problem::{ErrorCode, Problem};
 use sotto_protocol::reauthentication::Reauthentication;
-use sotto_schema::account_change::Change;
+use sotto_schema::account_change::{Change, Held, Ruling, rule};
 use sotto_schema::rows::reauthentication::{Proof, Proved};
 use sotto_schema::rows::registration_lock::LockRow;
+use sotto_schema::rows::sign_in::SignedIn;
 use sotto_schema::second_factor::Guard;
 
 use super::Identity;
@@ -34,7 +35,7 @@ impl Identity {
         address: IpAddr,
         now: Timestamp,
     ) -> Result<(Proof, &'static str), ApiError> {
-        let prover = Prover::Device(caller.user_id, address);
+        let prover = Prover::Device(caller.user_id, caller.device_id, address);
         let code = match (request.verification_id, &request.code) {
             (Some(id), Some(text)) => Some(self.compare_code(id, purpose_of(change), text, prover, now).await?),
             (None, None) => None,
@@ -53,6 +54,14 @@ impl Identity {
             (Guard::Lock(_), None) => Compared::nothing("/pin"),
             _ => self.compare(&row, asks, showing, code.as_ref(), prover, now).await?,
         };
+        // Nothing dearer is done for a request that shows too little.
+        let factor_since = row.factor.as_ref().and_then(|row| row.factor.enabled_at);
+        let held = Held { code: code.is_some(), shown: None };
+        if let (true, Ruling::Missing(methods)) =
+            (evidence.is_nothing(), rule(change, &guard, factor_since, held, wait, now))
+        {
+            return Err(refusal(SignedIn::SecondFactorRequired { methods }, field));
+        }
         let Caller { user_id, device_id, .. } = *caller;
         let address = self.kept_address(address);
         Ok((Proof { change, user_id, device_id, code, evidence, wait, address, now }, field))

@@ -4,6 +4,8 @@ use sotto_protocol::auth::{Purpose, RecoverRequest, Tokens};
 use sotto_protocol::{DeviceId, Timestamp};
 use sotto_schema::account_change::Change;
 
+use sotto_schema::rows::sign_in::SignedIn;
+
 use super::Identity;
 use super::history::Tried;
 use super::proofs::{Compared, Prover, Showing};
@@ -34,6 +36,9 @@ impl Identity {
         let recovered = self.store.recover(code, evidence, wait, device, begun.session.clone()).await?;
         for removed in &recovered.removed {
             self.device_removed(removed, now);
+        }
+        if let SignedIn::Done { user_id, .. } = recovered.answer {
+            self.end_links(user_id, device_id, now).await;
         }
         let tokens = self.signed_in(recovered.answer, field, device_id, begun, now)?;
         tracing::info!(user_id = %tokens.user_id, %device_id, "an account was recovered");

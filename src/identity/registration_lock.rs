@@ -59,6 +59,7 @@ impl Identity {
         let place = Place { column: SealedColumn::PinHash, user_id: caller.user_id, row: id };
         let hash = sealed::seal(&self.keys, &self.random, &place, hash.as_bytes()).map_err(|_| no_random())?;
         proved_or_refused(self.store.change_registration_lock(proof, Some(NewLock { id, hash })).await?, field)?;
+        self.end_links(caller.user_id, caller.device_id, now).await;
         tracing::info!(user_id = %caller.user_id, "a registration lock was set");
         Ok(())
     }

@@ -99,6 +99,7 @@ impl Identity {
             Enabling::Rejected { attempts_left } => Err(not_accepted("/totp", attempts_left)),
             Enabling::Refused(proved) => proved_or_refused(proved, field).and_then(|()| Err(nothing_to_enable())),
             Enabling::Enabled => {
+                self.end_links(caller.user_id, caller.device_id, now).await;
                 tracing::info!(user_id = %caller.user_id, "a second factor was enabled");
                 Ok(codes)
             }
@@ -118,6 +119,7 @@ impl Identity {
     ) -> Result<(), ApiError> {
         let (proof, field) = self.proof(caller, request, Change::DisableFactor, address, now).await?;
         proved_or_refused(self.store.change_second_factor(proof, FactorChange::Disable).await?, field)?;
+        self.end_links(caller.user_id, caller.device_id, now).await;
         tracing::info!(user_id = %caller.user_id, "a second factor was disabled");
         Ok(())
     }
@@ -136,6 +138,7 @@ impl Identity {
     ) -> Result<(), ApiError> {
         let (proof, field) = self.proof(caller, request, Change::UndoFactor, address, now).await?;
         proved_or_refused(self.store.undo_second_factor(proof).await?, field)?;
+        self.end_links(caller.user_id, caller.device_id, now).await;
         tracing::warn!(user_id = %caller.user_id, device_id = %caller.device_id, "a new second factor was undone");
         Ok(())
     }

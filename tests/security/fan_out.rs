@@ -90,6 +90,37 @@ fn limit_of(error: sotto_client::Error) -> Value {
 }
 
 on_both! {
+    async fn what_a_node_of_the_version_before_wrote_is_one_event_with_the_next_change(database) {
+        let node = TestNode::start(database).await;
+        let (alice, bob) = (register(&node, "alice").await, register(&node, "bob").await);
+        alice.rest.create_direct(bob.user_id).await.unwrap();
+        let tablet = second_device(&node, &alice, "tablet").await;
+        let store = store_of(&node).await;
+        let id = |id: uuid::Uuid| match store.kind() {
+            "postgres" => format!("'{id}'"),
+            _ => format!("x'{}'", id.simple()),
+        };
+        // Another event about the same subject, as that version appends it.
+        let gone = uuid::Uuid::new_v4();
+        let body = json!({"user_id": alice.user_id, "added": [], "removed": [gone], "identity_changed": []});
+        let (bobs, alices) = (id(bob.user_id.0), id(alice.user_id.0));
+        inspect::execute(&store, &format!(
+            "INSERT INTO account_events (user_id, seq, kind, object, body, created_at, updated_at) \
+             SELECT user_id, seq + 5, kind, object, '{body}', created_at, updated_at FROM account_events \
+             WHERE user_id = {bobs} AND kind = 'devices_changed' AND object = {alices}; \
+             UPDATE users SET account_seq = account_seq + 5 WHERE id = {bobs};"
+        )).await.unwrap();
+        let laptop = second_device(&node, &alice, "laptop").await;
+        let page = bob.rest.sync(None).await.unwrap();
+        let changes: Vec<DevicesChanged> = page.events.iter().filter_map(|event| match event {
+            Event::DevicesChanged(changed) if changed.user_id == alice.user_id => Some(changed.clone()),
+            _ => None,
+        }).collect();
+        let [change] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!(change.added, [tablet.device_id, laptop.device_id]);
+        assert_eq!(change.removed, [sotto_client::protocol::DeviceId(gone)]);
+    }
+
     async fn registration_ids_that_change_all_the_time_do_not_fill_strangers_logs(database) {
         let node = TestNode::start(database).await;
         let mut mallory = register(&node, "mallory").await;

@@ -1,5 +1,6 @@
 //! What a stranger, or somebody with a stolen session, can do to an owner: nothing that stays.
 
+use crate::device_links::{Newcomer, take_in};
 use crate::second_factor::{App, early_in_a_step, problem};
 use crate::support::node::TestNode;
 use crate::support::on_both;
@@ -12,6 +13,7 @@ use sotto_client::protocol::problem::ErrorCode;
 use sotto_client::protocol::reauthentication::Reauthentication;
 use sotto_client::protocol::registration_lock::SetRegistrationLock;
 use sotto_client::{DeviceKeys, Error, HeaderMap, Method, Rest};
+use sotto_schema::{Store, StoreSettings, inspect};
 
 const PIN: &str = "2580";
 const NO_LIMITS: [(&str, &str); 1] = [("SOTTO_LIMITS__ENABLED", "false")];
@@ -181,6 +183,13 @@ on_both! {
         let stolen = register(&node, "stolen").await;
         let by_code = proof(&node, &stolen, Purpose::RegistrationLock).await;
         stolen.rest.set_registration_lock(&SetRegistrationLock::new(PIN, by_code)).await.unwrap();
+        // The PIN was there for two days already.
+        let store = Store::open(&node.store_url, &StoreSettings::default()).await.unwrap();
+        let earlier = match store.kind() {
+            "postgres" => "UPDATE registration_locks SET created_at = created_at - interval '2 days'",
+            _ => "UPDATE registration_locks SET created_at = created_at - 172800000000",
+        };
+        inspect::execute(&store, earlier).await.unwrap();
         let by_code = proof(&node, &stolen, Purpose::SecondFactor).await;
         early_in_a_step().await;
         let app = App::of(&stolen.rest.set_up_totp().await.unwrap());
@@ -259,6 +268,39 @@ on_both! {
             let (first, second) = join(here.change_phone(&first), there.change_phone(&second)).await;
             assert_eq!([code(first), code(second)], [ErrorCode::Conflict; 2], "it is the account's number already");
         }
+    }
+
+    async fn a_stolen_session_uses_up_nobodys_tries(database) {
+        let settings = [("SOTTO_AUTH__RESEND_DELAY", "0")];
+        let node = TestNode::with(database, &settings).await;
+        let stolen = register(&node, "stolen").await;
+        let own = second_device(&node, &stolen, "own").await;
+        // Wrong codes of a number of the thief's own are no tries at all, and those of the account's are this device's.
+        let phone = fresh_phone();
+        let foreign = Rest::new(&node.url).unwrap().verify(&phone, Purpose::DeviceRemoval).await.unwrap();
+        let real = stolen.rest.verify(&stolen.phone, Purpose::DeviceRemoval).await.unwrap();
+        for (id, most) in [(foreign.verification_id, 8), (real.verification_id, 8)] {
+            for _ in 0..most {
+                let refused = problem(
+                    stolen.rest.remove_other_devices(&Reauthentication::by_code(id, "x00000")).await.unwrap_err(),
+                );
+                assert!([401, 429].contains(&refused.status), "{refused:?}");
+            }
+        }
+        let by_code = proof(&node, &own, Purpose::DeviceRemoval).await;
+        own.rest.remove_device(stolen.device_id, Some(&by_code)).await.unwrap();
+    }
+
+    async fn a_confirmed_link_ends_with_the_removal_of_devices(database) {
+        let node = TestNode::with(database, &NO_LIMITS).await;
+        let stolen = register(&node, "stolen").await;
+        let own = second_device(&node, &stolen, "own").await;
+        let newcomer = Newcomer::at(&node, "thief's second").await;
+        take_in(&node, &stolen, &newcomer).await;
+        let by_code = proof(&node, &own, Purpose::DeviceRemoval).await;
+        own.rest.remove_other_devices(&by_code).await.unwrap();
+        assert_eq!(code(newcomer.collect().await), ErrorCode::NotFound);
+        assert_eq!(own.rest.own_devices().await.unwrap().len(), 1);
     }
 
     async fn a_proof_serves_once_over_two_nodes(database) {

@@ -107,7 +107,7 @@ impl World {
     /// The rules in the words of `docs/security.md`.
     fn is_enough(&self, change: Change, means: Means) -> bool {
         let young = self.since().is_some_and(|since| self.now.since(since) < DAY);
-        let older_pin = self.lock.zip(self.since()).is_some_and(|(lock, since)| lock.set_at < since);
+        let older_pin = self.lock.zip(self.since()).is_some_and(|(lock, since)| lock.set_at.plus(DAY) <= since);
         match change {
             Change::UndoFactor => young && means.code && (!older_pin || means.pin),
             Change::Recover if young => older_pin && means.pin && !means.factor,

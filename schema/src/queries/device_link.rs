@@ -153,6 +153,11 @@ pub async fn confirm(
         }
         link.confirm(account, is_right, now);
         set_stage(connection, id, link.stage, link.user_id).await?;
+        sql("UPDATE device_links SET confirmed_by = $2 WHERE id = $1")
+            .bind::<Uuid, _>(id)
+            .bind::<Uuid, _>(proof.device_id)
+            .execute(connection)
+            .await?;
         Ok::<_, StoreError>(LinkConfirmed::Done)
     })
 }
@@ -176,6 +181,24 @@ pub async fn refuse(
         }
         Ok::<_, StoreError>(decided)
     })
+}
+
+/// Refuses the confirmed links of an account that no device has used, but for those that `keeper` confirmed, because what guards
+/// the account has changed. In a transaction of its own, behind that of the change: links are locked before accounts.
+pub async fn refuse_confirmed(
+    connection: &mut Connection,
+    account: UserId,
+    keeper: DeviceId,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    Ok(sql("UPDATE device_links SET stage = $2, updated_at = $3 \
+         WHERE user_id = $1 AND stage = 'confirmed' AND (confirmed_by IS NULL OR confirmed_by <> $4)")
+    .bind::<Uuid, _>(account)
+    .bind::<Word, _>(Stage::Refused)
+    .bind::<Moment, _>(now)
+    .bind::<Uuid, _>(keeper)
+    .execute(connection)
+    .await?)
 }
 
 /// The place that an account has for a link's device: that of a device with its identity, or a new one.

@@ -80,6 +80,11 @@ pub async fn compare_code(connection: &mut Connection, guess: CodeGuess) -> Resu
         let Some(row) = row.filter(|row| row.tries(guess.most_tries).is_open()) else {
             return Ok(CodeCompared::Wrong { attempts_left: 0 });
         };
+        if let Some(user) = guess.of
+            && devices::by_phone(connection, &row.phone).await? != Some(user)
+        {
+            return Ok(CodeCompared::Wrong { attempts_left: 0 });
+        }
         let mut tries = row.tries(guess.most_tries);
         let (locked, reached) = allowances::examine(connection, &guess.counted, 1, now).await?;
         if let Some(reached) = reached {
@@ -169,6 +174,21 @@ pub async fn give_back(
         change_tries(connection, code, -1).await?;
     }
     allowances::give_back(connection, &taken.counted, taken.taken_at).await
+}
+
+/// Gives a try back within which nothing was compared, in a transaction of its own.
+pub async fn give_try_back(
+    connection: &mut Connection,
+    code: Option<RightCode>,
+    taken: FactorTry,
+) -> Result<(), StoreError> {
+    transaction!(connection, |connection| {
+        if let Some(code) = &code {
+            // Before the counters, as everywhere.
+            lock(connection, code.verification_id, code.now).await?;
+        }
+        give_back(connection, code.as_ref(), &taken).await
+    })
 }
 
 /// Takes a try again that was given back, because what was shown had served before. In the caller's transaction.

@@ -18,12 +18,14 @@ pub async fn prove(connection: &mut Connection, proof: &Proof) -> Result<Proved,
         if let Some(answer) = proofs::begin(connection, code, evidence.taken.as_ref()).await? {
             return Ok(Proved::Refused(answer));
         }
+    }
+    // No other account is locked: of two that show each other's codes none waits for the other.
+    second_factor::lock(connection, user, now).await?;
+    if let Some(code) = code
+        && devices::by_phone(connection, &code.phone).await? != Some(user)
+    {
         // The code of another number proves nothing here.
-        if second_factor::lock_by_phone(connection, &code.phone, now).await? != Some(user) {
-            return Ok(Proved::Refused(SignedIn::Rejected { attempts_left: 0 }));
-        }
-    } else {
-        second_factor::lock(connection, user, now).await?;
+        return Ok(Proved::Refused(SignedIn::Rejected { attempts_left: 0 }));
     }
     let row = registration_lock::guards(connection, user).await?;
     let factor = row.factor.as_ref().map(|row| &row.factor);

@@ -132,6 +132,9 @@ pub async fn take_over(
             Ok(Some(SignedIn::Refused(Refusal::DeletionBegun { deletes_at: row.deletes_at })))
         }
         Claim::Grace | Claim::Free => {
+            if let Some(answer) = second_factor::spend(connection, Some(code), user, used, evidence, now).await? {
+                return Ok(Some(answer));
+            }
             deletions::give_up(connection, user, now).await?;
             Ok(None)
         }

@@ -7,7 +7,7 @@
 use super::sign_in::{Allowance, Reached};
 use crate::second_factor::Shown;
 use sotto_protocol::auth::Purpose;
-use sotto_protocol::{Timestamp, VerificationId};
+use sotto_protocol::{Timestamp, UserId, VerificationId};
 
 /// A code that somebody presents for a verification.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct CodeGuess {
     pub address: Option<String>,
     /// Keyed hashes of its networks, which a successful sign-in stores.
     pub networks: Vec<Vec<u8>>,
+    /// The account whose number the code must have been sent to, where only that counts.
+    pub of: Option<UserId>,
     /// The moment.
     pub now: Timestamp,
 }
@@ -106,6 +108,12 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// Whether nothing is shown.
+    #[must_use]
+    pub const fn is_nothing(&self) -> bool {
+        self.taken.is_none()
+    }
+
     /// Nothing is shown.
     pub const NOTHING: Self = Self { shown: Shown::Nothing, taken: None };
 

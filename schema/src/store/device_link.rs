@@ -17,6 +17,8 @@ super::facade! {
     write fn confirm_device_link(id: LinkId, is_right: bool, proof: Proof) -> LinkConfirmed = device_link::confirm;
     /// An account refuses a link that it has scanned.
     write fn refuse_device_link(id: LinkId, account: UserId, is_right: bool, now: Timestamp) -> Deciding = device_link::refuse;
+    /// Refuses the confirmed links of an account that no device has used, but for those that `keeper` confirmed. Returns how many.
+    write fn refuse_device_links(account: UserId, keeper: DeviceId, now: Timestamp) -> usize = device_link::refuse_confirmed;
     /// The new device, which has shown that it is the one, joins the account under this id and with this family.
     write fn collect_device_link(id: LinkId, device: DeviceId, session: NewSession, signed_prekey_expires_at: Timestamp, now: Timestamp) -> LinkCollected = device_link::collect;
     /// Removes links that have ended. Returns how many.

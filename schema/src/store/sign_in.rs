@@ -1,6 +1,6 @@
 //! Signing in: codes that are shown, token families and their refresh tokens.
 
-use crate::rows::proofs::{CodeCompared, CodeGuess, Evidence, FactorAdmitted, FactorGuess, RightCode};
+use crate::rows::proofs::{CodeCompared, CodeGuess, Evidence, FactorAdmitted, FactorGuess, FactorTry, RightCode};
 use crate::rows::registration_lock::Takeover;
 use crate::rows::sign_in::{
     Allowance, EndedSessionRow, NewSession, Reached, Refresh, RefreshTokenRow, Refreshed, SignedIn, SigningDevice,
@@ -12,6 +12,8 @@ super::facade! {
     write fn compare_code(guess: CodeGuess) -> CodeCompared = proofs::compare_code;
     /// Takes a try to show a second factor or PIN, before it is compared.
     write fn admit_factor(guess: FactorGuess) -> FactorAdmitted = proofs::admit_factor;
+    /// Gives a try back within which nothing was compared.
+    write fn give_try_back(code: Option<RightCode>, taken: FactorTry) -> () = proofs::give_try_back;
     /// Makes an account with its first device, after the right code. An account that had the number goes, if it may.
     write fn register(code: RightCode, takeover: Takeover, user: UserId, device: SigningDevice, session: NewSession) -> SignedIn = sign_in::register;
     /// Signs a device in, new or known, after the right code and what is shown of the second factor.

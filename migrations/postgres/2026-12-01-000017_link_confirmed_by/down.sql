@@ -1,0 +1,1 @@
+ALTER TABLE device_links DROP COLUMN confirmed_by;
