@@ -14,10 +14,10 @@ use sotto_protocol::trail::TrailEvent;
 pub async fn prove(connection: &mut Connection, proof: &Proof) -> Result<Proved, StoreError> {
     let Proof { change, user_id, code, evidence, wait, now, .. } = proof;
     let (user, code, now) = (*user_id, code.as_ref(), *now);
-    if let Some(code) = code {
-        if let Some(answer) = proofs::begin(connection, code, evidence.taken.as_ref()).await? {
-            return Ok(Proved::Refused(answer));
-        }
+    if let Some(code) = code
+        && let Some(answer) = proofs::begin(connection, code, evidence.taken.as_ref()).await?
+    {
+        return Ok(Proved::Refused(answer));
     }
     // No other account is locked: of two that show each other's codes none waits for the other.
     second_factor::lock(connection, user, now).await?;
