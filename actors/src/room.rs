@@ -45,7 +45,7 @@ impl Room {
         self.bytes.checked_div(self.each).map_or(self.items, |fitting| self.items.min(fitting.max(1)))
     }
 
-    /// So many items were read, of so many bytes together.
+    /// Notes how many items were read and how many bytes they have together.
     pub(crate) fn has_seen(&mut self, items: usize, bytes: usize) {
         self.each = bytes.checked_div(items).unwrap_or(self.each);
     }

@@ -58,7 +58,7 @@ pub struct Session {
     user: UserId,
     node: Node,
     devices: Vec<Attached>,
-    /// What others were told, and when.
+    /// The presence that others got last, and when.
     online: bool,
     online_since: Option<Instant>,
     /// Whether the devices' activity is looked at in a moment.

@@ -15,7 +15,7 @@ use sotto_schema::rows::{Arrival, BacklogRow, MessageRow};
 
 /// Messages or account events that are read at once.
 const AT_ONCE: usize = 64;
-/// What a receipt takes on the wire, about.
+/// Approximate size of a receipt on the wire, in bytes.
 const RECEIPT_BYTES: usize = 300;
 
 /// What a page held of one conversation.

@@ -13,7 +13,7 @@ const SAME_AFTER: Duration = Duration::from_secs(2);
 /// Least time before a different state of a user is sent; the last state within it is kept and sent at its end.
 const OTHER_AFTER: Duration = Duration::from_secs(1);
 
-/// What members were told last, by who types.
+/// The typing state that members got last, for each typing user.
 #[derive(Debug, Default)]
 pub(super) struct Told(HashMap<UserId, Last>);
 
@@ -25,7 +25,7 @@ struct Last {
     waiting: Option<TypingSignal>,
 }
 
-/// What is to be done with a signal.
+/// The handling of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     /// It is told now.
@@ -59,7 +59,7 @@ impl Told {
         }
     }
 
-    /// What was kept of a user and is told now.
+    /// Takes the state of a user that was kept, once it is due.
     fn due(&mut self, user: UserId, now: Instant) -> Option<TypingSignal> {
         let last = self.0.get_mut(&user)?;
         let signal = last.waiting.take()?;

@@ -7,7 +7,7 @@ use sotto_protocol::frame::{Activity, Availability, Frame, Presence};
 use sotto_protocol::{Timestamp, UserId};
 use std::time::{Duration, Instant};
 
-/// What active and idle devices make of a user's presence is told at most this often.
+/// Least time between two notices of a user's presence that active or idle devices cause.
 const NEWS_EVERY: Duration = Duration::from_secs(1);
 
 impl Session {
